@@ -1,0 +1,1 @@
+$(eval $(call room,common/base,$(wildcard common/base/*.c)))

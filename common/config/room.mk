@@ -1,0 +1,1 @@
+$(eval $(call room,common/config,$(wildcard common/config/*.c)))

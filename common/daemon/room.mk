@@ -1,0 +1,1 @@
+$(eval $(call room,common/daemon,$(wildcard common/daemon/*.c)))

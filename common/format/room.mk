@@ -1,0 +1,1 @@
+$(eval $(call room,common/format,$(wildcard common/format/*.c)))
