@@ -1,0 +1,6 @@
+# Programs that only tests and the demo use. They are built by `make test-tools`, not by `make`.
+TEST_TOOLS := $(B)/test/obd-iscsi
+$(eval $(call program,test/obd-iscsi,test/tools/obd-iscsi.c test/tools/latency.c,,-liscsi -lcrypto))
+
+.PHONY: test-tools
+test-tools: $(TEST_TOOLS) ## the iSCSI client and the layer maker that tests use
