@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What lies where in the shared segment. Data only; the protocol is doc/architecture.md, section 4, and the names of states and
+ * edges are those of its tables.
+ *
+ * Every struct here is in memory that another process may write at any time, and a hostile one may write anything. Multi-byte
+ * fields are read once into a local, checked, then used. A region's writer is named above its struct; "own" words are that
+ * writer's, everybody else has them read-only.
+ */
+#ifndef OBD_SHMCACHE_LAYOUT_H
+#define OBD_SHMCACHE_LAYOUT_H
+
+#include <stdint.h>
+
+#include "common/base/atomic.h"
+#include "common/daemon/wire.h"
+
+#define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
+#define OBD_SEG_VERSION 1u
+
+#define OBD_RING_ENTRIES 8192u /* power of two; twice the request slots, so that a ring is never full of live requests */
+#define OBD_REQ_SLOTS 4096u    /* read requests under way per client */
+#define OBD_OPEN_SLOTS 512u    /* images open at once per client */
+#define OBD_JOB_SLOTS 64u      /* jobs under way per fetcher */
+#define OBD_JOB_FRAMES 64u     /* blocks per job */
+#define OBD_REQ_BLOCKS 64u     /* blocks per request */
+#define OBD_LAYER_SLOTS 4096u  /* layers known at once */
+#define OBD_IMAGE_SLOTS 1024u  /* distinct layer lists open at once */
+#define OBD_IMAGE_LAYERS 255u  /* layers per image */
+#define OBD_BUCKET_WAYS 8u
+#define OBD_PATH_BYTES 4096u
+#define OBD_URL_BYTES 2048u
+#define OBD_HOST_BYTES 256u
+#define OBD_DIGEST_BYTES 72u /* "sha256:" and 64 hex digits and NUL */
+#define OBD_REASON_BYTES 256u
+#define OBD_RAW_HEAD_BYTES 4096u
+#define OBD_CACHE_LINE 64
+#define OBD_COUNTERS 64
+
+#define OBD_LINE_ALIGNED __attribute__((aligned(OBD_CACHE_LINE)))
+
+/* --- keys ------------------------------------------------------------------------------------------------------------- */
+
+/* A block's key: layer uid << 32 | raw << 31 | number. uid 0 is no layer, so key 0 is no block. */
+#define OBD_KEY_RAW UINT64_C(0x80000000)
+#define OBD_KEY_MAX_BLOCK UINT32_C(0x7fffffff)
+
+static inline uint64_t obd_key(uint32_t uid, bool raw, uint32_t block)
+{
+	return (uint64_t)uid << 32 | (raw ? OBD_KEY_RAW : 0) | block;
+}
+
+/* --- words that carry a state: sequence or generation above, state in the low byte ------------------------------------ */
+
+static inline uint64_t obd_word(uint64_t seq, unsigned int state)
+{
+	return seq << 8 | state;
+}
+
+static inline uint64_t obd_word_seq(uint64_t word)
+{
+	return word >> 8;
+}
+
+static inline unsigned int obd_word_state(uint64_t word)
+{
+	return (unsigned int)(word & 0xff);
+}
+
+/* --- process row: the first thing in table, catalog, every fetcher area and every client area ------------------------- */
+
+/*
+ * Counters of a process: one table, from which obd-stat and the documentation derive. X(name, text)
+ * Only the owner of the row adds to them (obd_counter_add).
+ */
+#define OBD_COUNTER_TABLE(X)                                                                               \
+	X(requests, "requests served (cached), commands read (frontend), opens (indexer), jobs (fetcher)") \
+	X(hits, "blocks found in the cache by this reader")                                                \
+	X(misses, "blocks this reader had to ask for")                                                     \
+	X(bytes_read, "bytes copied to this reader")                                                       \
+	X(joins, "misses that joined a fill under way (single flight)")                                    \
+	X(fills, "blocks filled")                                                                          \
+	X(fill_errors, "blocks that failed for good")                                                      \
+	X(retries, "blocks asked for again after a transient failure")                                     \
+	X(evictions, "blocks evicted")                                                                     \
+	X(readahead, "blocks fetched ahead of demand")                                                     \
+	X(readahead_used, "blocks fetched ahead that were read later")                                     \
+	X(jobs, "jobs given to fetchers")                                                                  \
+	X(wakeups, "doorbells rung")                                                                       \
+	X(late_wakeups, "work found by the second look only; stays 0")                                     \
+	X(protocol_errors, "impossible values read from another process's region")                         \
+	X(bytes_fetched, "body bytes received from registries")                                            \
+	X(bytes_local, "bytes read from local layer files")                                                \
+	X(http_requests, "HTTP requests sent")                                                             \
+	X(connections, "connections opened to registries")                                                 \
+	X(err_connect, "connects that failed or timed out")                                                \
+	X(err_timeout, "transfers that stalled")                                                           \
+	X(err_http_4xx, "answers 4xx")                                                                     \
+	X(err_http_5xx, "answers 5xx")                                                                     \
+	X(err_protocol, "answers with wrong length, range or shape, and broken transfers")                 \
+	X(err_corrupt, "blocks whose CRC or compression was wrong")                                        \
+	X(err_io, "local files that could not be read")                                                    \
+	X(opens_failed, "opens that failed")                                                               \
+	X(io_errors, "commands answered with an error")                                                    \
+	X(raw_reuse_bytes, "compressed bytes taken from the cache instead of being fetched again")
+
+enum obd_counter {
+#define X(name, text) OBD_C_##name,
+	OBD_COUNTER_TABLE(X)
+#undef X
+		OBD_C_COUNT
+};
+_Static_assert(OBD_C_COUNT <= OBD_COUNTERS, "the row has room for every counter");
+
+struct obd_proc {
+	_Atomic uint64_t magic; /* OBD_SEG_MAGIC once the owner has set its area up */
+	_Atomic uint32_t role;
+	_Atomic uint32_t index;
+	_Atomic uint32_t pid;
+	_Atomic uint32_t incarnation;
+	_Atomic uint64_t started_ns;
+	_Atomic uint64_t heartbeat_ns;
+	_Atomic uint32_t sleeping OBD_LINE_ALIGNED; /* sleep-and-wake, section 4.3 */
+	_Atomic uint64_t counters[OBD_COUNTERS] OBD_LINE_ALIGNED;
+} OBD_LINE_ALIGNED;
+
+/* --- rings ------------------------------------------------------------------------------------------------------------- */
+
+/* The producer's half. */
+struct obd_ring {
+	_Atomic uint64_t head OBD_LINE_ALIGNED;
+	_Atomic uint64_t entry[OBD_RING_ENTRIES] OBD_LINE_ALIGNED;
+};
+
+/* The consumer's half. */
+struct obd_tail {
+	_Atomic uint64_t tail OBD_LINE_ALIGNED;
+};
+
+/*
+ * Ring entries: slot in bits 0-15, errno in bits 16-27, kind in bits 28-31, low 32 bits of the sequence above.
+ * A hint (client -> cached only): kind 1; layer slot in bits 0-15; bits 32-62 the block.
+ */
+#define OBD_ENTRY_HINT 1u
+
+static inline uint64_t obd_entry(uint32_t slot, uint64_t seq, unsigned int err)
+{
+	return (uint64_t)(uint32_t)seq << 32 | (uint64_t)(err & 0xfff) << 16 | (slot & 0xffff);
+}
+
+static inline uint64_t obd_entry_hint(uint32_t layer_slot, uint32_t block)
+{
+	return (uint64_t)block << 32 | (uint64_t)OBD_ENTRY_HINT << 28 | (layer_slot & 0xffff);
+}
+
+static inline uint32_t obd_entry_slot(uint64_t e)
+{
+	return (uint32_t)(e & 0xffff);
+}
+
+static inline int obd_entry_err(uint64_t e)
+{
+	return (int)(e >> 16 & 0xfff);
+}
+
+static inline unsigned int obd_entry_kind(uint64_t e)
+{
+	return (unsigned int)(e >> 28 & 0xf);
+}
+
+static inline uint32_t obd_entry_seq(uint64_t e)
+{
+	return (uint32_t)(e >> 32);
+}
+
+/* --- region "geometry": written once by the creating cached, then sealed ---------------------------------------------- */
+
+struct obd_geometry {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t bytes; /* sizeof this struct */
+	uint64_t segment_id;
+	uint32_t block_bytes;
+	uint32_t nframes;
+	uint32_t nbuckets; /* power of two */
+	uint32_t nfetchers;
+	uint32_t hugepages; /* 1: frames and index lie in hugetlb pages */
+	uint32_t reserved;
+	/* region sizes in bytes */
+	uint64_t frames_bytes;
+	uint64_t fills_bytes;
+	uint64_t table_bytes;
+	uint64_t catalog_bytes;
+	uint64_t index_bytes;
+	uint64_t recency_bytes;
+	uint64_t fetcher_bytes; /* each */
+	uint64_t client_bytes;	/* each */
+};
+
+/* --- region "fills": fetchers ------------------------------------------------------------------------------------------ */
+
+enum obd_fill_state {
+	OBD_FILL_EMPTY = 0,
+	OBD_FILL_FILLING,
+	OBD_FILL_VALID,
+	OBD_FILL_FAILED,
+};
+
+struct obd_fill {
+	_Atomic uint64_t word; /* generation << 8 | enum obd_fill_state */
+	_Atomic uint64_t key;
+	_Atomic uint32_t bytes; /* valid bytes from the frame's start */
+	_Atomic uint32_t err;	/* positive errno when FAILED */
+	uint64_t reserved;
+};
+_Static_assert(sizeof(struct obd_fill) == 32, "two fill words a cache line");
+
+/* --- region "table": cached --------------------------------------------------------------------------------------------- */
+
+/* X(STATE, successors as a bit mask of 1 << OBD_FRAME_x): the one table of slot states. */
+#define OBD_FRAME_STATE_TABLE(X)                                                          \
+	X(FREE, 1u << OBD_FRAME_FILLING)                                                  \
+	X(FILLING, 1u << OBD_FRAME_VALID | 1u << OBD_FRAME_FAILED | 1u << OBD_FRAME_FREE) \
+	X(VALID, 1u << OBD_FRAME_EVICTING)                                                \
+	X(FAILED, 1u << OBD_FRAME_EVICTING)                                               \
+	X(EVICTING, 1u << OBD_FRAME_FREE)
+
+enum obd_frame_state {
+#define X(name, successors) OBD_FRAME_##name,
+	OBD_FRAME_STATE_TABLE(X)
+#undef X
+		OBD_FRAME_STATES
+};
+
+struct obd_frame {
+	_Atomic uint32_t state; /* enum obd_frame_state */
+	_Atomic uint32_t fetcher;
+	_Atomic uint32_t job;
+	_Atomic uint32_t insert_epoch;
+	_Atomic uint64_t generation;
+	_Atomic uint64_t key;
+};
+_Static_assert(sizeof(struct obd_frame) == 32, "two descriptors a cache line");
+
+/* Bucket entry: tag (31 bits) << 33 | readahead mark << 32 | frame + 1. 0: empty. */
+struct obd_bucket {
+	_Atomic uint64_t way[OBD_BUCKET_WAYS];
+} OBD_LINE_ALIGNED;
+_Static_assert(sizeof(struct obd_bucket) == OBD_CACHE_LINE, "one line");
+
+enum obd_job_state {
+	OBD_JOB_FREE = 0,
+	OBD_JOB_ISSUED,
+};
+
+enum obd_job_kind {
+	OBD_JOB_BLOCKS = 0, /* decoded blocks of a MAPPED or READY layer */
+	OBD_JOB_RAW,	    /* raw chunks of the blob */
+	OBD_JOB_PROBE,	    /* no frames: may we read this blob from this repository? */
+};
+
+struct obd_job {
+	_Atomic uint64_t word; /* seq << 8 | enum obd_job_state */
+	uint32_t kind;
+	uint32_t layer_slot;
+	uint32_t layer_uid;
+	uint32_t block; /* first block, or first raw chunk */
+	uint32_t nblocks;
+	uint32_t reserved;
+	uint32_t frame[OBD_JOB_FRAMES];
+	uint64_t generation[OBD_JOB_FRAMES];
+} OBD_LINE_ALIGNED;
+
+/* cached's side of one fetcher. */
+struct obd_table_fetcher {
+	struct obd_ring jobs;	      /* cached -> fetcher */
+	struct obd_tail reports_tail; /* fetcher -> cached, consumed */
+	struct obd_job job[OBD_JOB_SLOTS];
+} OBD_LINE_ALIGNED;
+
+/* cached's side of one client. */
+struct obd_table_client {
+	struct obd_ring answers;       /* cached -> client */
+	struct obd_tail requests_tail; /* client -> cached, consumed */
+	_Atomic uint64_t incarnation;  /* which client this half belongs to */
+} OBD_LINE_ALIGNED;
+
+struct obd_table {
+	struct obd_proc proc;
+	_Atomic uint64_t next_generation; /* the highest generation ever given out */
+	_Atomic uint32_t epoch;		  /* see recency */
+	_Atomic uint32_t frames_by_state[OBD_FRAME_STATES];
+	_Atomic uint32_t waiting_requests;
+	_Atomic uint32_t backoff_blocks;
+	_Atomic uint64_t oldest_wait_ns; /* posting time of the oldest waiting request; 0: none */
+	struct obd_table_client client[OBD_MAX_CLIENTS];
+	struct obd_table_fetcher fetcher[OBD_MAX_FETCHERS];
+	/* then, at offsets of obd_table_layout: struct obd_frame[nframes], struct obd_bucket[nbuckets] */
+} OBD_LINE_ALIGNED;
+
+/* --- region "fetcher" i ------------------------------------------------------------------------------------------------- */
+
+struct obd_fetcher_area {
+	struct obd_proc proc;
+	struct obd_ring reports;   /* fetcher -> cached */
+	struct obd_tail jobs_tail; /* cached -> fetcher, consumed */
+	struct {
+		_Atomic uint64_t word;	       /* seq << 16 | errno: this job's last finished run */
+		char reason[OBD_REASON_BYTES]; /* one line when errno != 0; NUL-terminated by its reader's copy */
+	} done[OBD_JOB_SLOTS] OBD_LINE_ALIGNED;
+} OBD_LINE_ALIGNED;
+
+/* --- region "client" c -------------------------------------------------------------------------------------------------- */
+
+enum obd_req_state {
+	OBD_REQ_FREE = 0,
+	OBD_REQ_POSTED,
+};
+
+struct obd_req {
+	_Atomic uint64_t word; /* seq << 8 | enum obd_req_state */
+	_Atomic uint32_t layer_slot;
+	_Atomic uint32_t layer_uid;
+	_Atomic uint32_t block;
+	_Atomic uint32_t nblocks; /* 1 … OBD_REQ_BLOCKS; 0 for a probe */
+	_Atomic uint32_t kind;	  /* enum obd_job_kind */
+	uint32_t reserved;
+	_Atomic uint64_t posted_ns;
+	uint64_t pad[2];
+};
+_Static_assert(sizeof(struct obd_req) == OBD_CACHE_LINE, "one line");
+
+enum obd_open_state {
+	OBD_OPEN_FREE = 0,
+	OBD_OPEN_POSTED,
+	OBD_OPEN_HELD,
+};
+
+struct obd_open {
+	_Atomic uint64_t word;	     /* seq << 8 | enum obd_open_state */
+	_Atomic uint32_t image_slot; /* valid when HELD */
+	_Atomic uint32_t image_uid;
+	_Atomic uint64_t posted_ns;
+	char path[OBD_PATH_BYTES]; /* of the image config; absolute; NUL-terminated by its reader's copy */
+} OBD_LINE_ALIGNED;
+
+struct obd_client_area {
+	struct obd_proc proc;
+	struct obd_ring requests;     /* client -> cached */
+	struct obd_ring opens;	      /* client -> indexer */
+	struct obd_tail answers_tail; /* cached -> client, consumed */
+	struct obd_tail replies_tail; /* indexer -> client, consumed */
+	struct obd_req req[OBD_REQ_SLOTS];
+	struct obd_open open[OBD_OPEN_SLOTS];
+} OBD_LINE_ALIGNED;
+
+/* --- region "catalog": indexer ------------------------------------------------------------------------------------------ */
+
+enum obd_layer_state {
+	OBD_LAYER_FREE = 0,
+	OBD_LAYER_SOURCE, /* where the blob is and how long: raw chunks can be read */
+	OBD_LAYER_MAPPED, /* payload and ZFile geometry known: blocks can be read */
+	OBD_LAYER_READY,  /* LSMT index checked too */
+};
+
+struct obd_layer {
+	_Atomic uint64_t word;	 /* uid << 8 | enum obd_layer_state */
+	uint32_t local;		 /* 1: path; 0: url + "/" + digest */
+	uint32_t zfile;		 /* 1: compressed */
+	uint64_t blob_bytes;	 /* of the whole blob, tar wrapper included */
+	uint64_t payload_offset; /* of the ZFile or LSMT inside the blob */
+	uint64_t payload_bytes;
+	uint64_t file_bytes;	/* uncompressed LSMT file */
+	uint64_t virtual_bytes; /* of the device, as this layer says (READY) */
+	uint64_t host_hash;	/* for fairness between hosts; 0 for local files */
+	/* ZFile (MAPPED) */
+	uint32_t zf_block_bytes;
+	uint32_t zf_algorithm;
+	uint32_t zf_verify;
+	uint32_t zf_dict_bytes;
+	uint64_t zf_nblocks;
+	uint64_t zf_base_off;  /* byte offset in region index: u64 per 64 blocks (see common/format/zfile.h) */
+	uint64_t zf_delta_off; /* byte offset in region index: u32 per block */
+	uint64_t arena_off;    /* extent of both, for the allocator */
+	uint64_t arena_bytes;
+	/* identity of a local file */
+	uint64_t dev;
+	uint64_t ino;
+	int64_t mtime_ns;
+	char host[OBD_HOST_BYTES];
+	char url[OBD_URL_BYTES]; /* repoBlobUrl, no trailing slash */
+	char digest[OBD_DIGEST_BYTES];
+	char path[OBD_PATH_BYTES];
+} OBD_LINE_ALIGNED;
+
+enum obd_image_state {
+	OBD_IMAGE_FREE = 0,
+	OBD_IMAGE_READY,
+};
+
+struct obd_image {
+	_Atomic uint64_t word; /* uid << 8 | enum obd_image_state */
+	uint64_t virtual_bytes;
+	uint64_t index_off; /* byte offset in region index: struct obd_lsmt_seg[index_count] */
+	uint64_t index_count;
+	uint32_t nlayers;      /* bottom to top */
+	_Atomic uint32_t refs; /* for obd-stat only; the truth is in the open tables */
+	uint32_t layer_slot[OBD_IMAGE_LAYERS + 1];
+	uint32_t layer_uid[OBD_IMAGE_LAYERS + 1];
+} OBD_LINE_ALIGNED;
+
+enum obd_reply_status {
+	OBD_REPLY_NONE = 0,
+	OBD_REPLY_PENDING, /* needs the network: an answer follows */
+	OBD_REPLY_READY,
+	OBD_REPLY_FAILED,
+};
+
+struct obd_reply {
+	_Atomic uint64_t word; /* seq << 8 | enum obd_reply_status; stored last */
+	uint32_t image_slot;
+	uint32_t image_uid;
+	uint32_t err; /* positive errno when FAILED */
+	uint32_t reserved;
+	char reason[OBD_REASON_BYTES];
+} OBD_LINE_ALIGNED;
+
+/* indexer's side of one client. */
+struct obd_catalog_client {
+	struct obd_ring replies;    /* indexer -> client */
+	struct obd_tail opens_tail; /* client -> indexer, consumed */
+	_Atomic uint64_t incarnation;
+	struct obd_reply reply[OBD_OPEN_SLOTS];
+} OBD_LINE_ALIGNED;
+
+struct obd_catalog {
+	struct obd_proc proc;
+	_Atomic uint32_t next_uid; /* the highest layer or image uid ever given out */
+	_Atomic uint64_t arena_used_bytes;
+	struct obd_catalog_client client[OBD_MAX_CLIENTS];
+	struct obd_layer layer[OBD_LAYER_SLOTS];
+	struct obd_image image[OBD_IMAGE_SLOTS];
+} OBD_LINE_ALIGNED;
+
+#endif

@@ -1,0 +1,1 @@
+$(eval $(call room,shmcache,$(wildcard shmcache/*.c)))
