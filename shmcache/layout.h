@@ -326,7 +326,7 @@ struct obd_req {
 	_Atomic uint32_t kind;	  /* enum obd_job_kind */
 	uint32_t reserved;
 	_Atomic uint64_t posted_ns;
-	uint64_t pad[2];
+	uint64_t pad[3];
 };
 _Static_assert(sizeof(struct obd_req) == OBD_CACHE_LINE, "one line");
 

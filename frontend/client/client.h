@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The client library: open images of a running process group and read them, asynchronously, without a thread.
+ *
+ * One struct obd_client per process and group; every call on one thread; nothing blocks except where it says so. The host's
+ * event loop watches one descriptor (obd_client_fd) and calls obd_client_dispatch when it is readable. Knows no SCSI.
+ *
+ * The group may go away at any time (its supervisor ends or is killed). The client then keeps every open device and every read
+ * that has not been answered, reconnects with back-off, maps the new segment, opens the devices again and asks again for what
+ * the reads still need. Callers see a pause, not an error. Time spent waiting does not count towards a read's own limits.
+ */
+#ifndef OBD_FRONTEND_CLIENT_CLIENT_H
+#define OBD_FRONTEND_CLIENT_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/list.h"
+
+struct obd_client;
+struct obd_device;
+
+/* Connects to the group at runtime_dir (NULL: $OVERLAYBD_RUNTIME_DIR, else /run/overlaybd) and maps its segment. Blocks for the
+ * handshake, at most two seconds. -ENOTCONN when no group runs there, with a line that says so. */
+int obd_client_new(const char *runtime_dir, struct obd_client **out, struct obd_err *err);
+
+/* Closes all devices; their pending reads end with -ECANCELED first. */
+void obd_client_free(struct obd_client *c);
+
+/* The one descriptor to wait on for input (level-triggered; belongs to the client). It stays the same across reconnects. */
+int obd_client_fd(const struct obd_client *c);
+
+/* Handles what is there: answers, open results, reconnects. Calls back into the caller's functions. */
+void obd_client_dispatch(struct obd_client *c);
+
+enum obd_device_state {
+	OBD_DEVICE_OPENING, /* asked; no answer yet */
+	OBD_DEVICE_PENDING, /* the group answered: needs the network, the result follows */
+	OBD_DEVICE_READY,
+	OBD_DEVICE_FAILED, /* obd_device_reason says why */
+};
+
+/* Called when a device becomes READY or FAILED (once; not again after a reconnect unless it then fails). May call
+ * obd_client_close. */
+typedef void obd_device_fn(void *arg, struct obd_device *dev);
+
+/* Asks the group to open an image config (path is made absolute). Returns at once. -ENAMETOOLONG, -EBUSY (too many open),
+ * -ENOMEM. */
+int obd_client_open(struct obd_client *c, const char *path, obd_device_fn *fn, void *arg, struct obd_device **out,
+		    struct obd_err *err);
+
+/* Dispatches until the device left OPENING, or timeout_ms went by; returns its state. This is the one call that blocks: the
+ * indexer answers within a millisecond or so, since it waits for no network before PENDING. fn is called from within. */
+enum obd_device_state obd_client_wait(struct obd_client *c, struct obd_device *dev, int timeout_ms);
+
+/* Ends a device: its pending reads end with -ECANCELED (their fn is called), the indexer drops the reference. */
+void obd_client_close(struct obd_device *dev);
+
+enum obd_device_state obd_device_state(const struct obd_device *dev);
+uint64_t obd_device_bytes(const struct obd_device *dev);     /* virtual size; 0 until READY */
+const char *obd_device_reason(const struct obd_device *dev); /* one line; "" unless FAILED */
+int obd_device_errno(const struct obd_device *dev);	     /* positive errno when FAILED */
+
+struct obd_io;
+/* result: 0 or a negative errno: -EIO, -ETIMEDOUT (readTimeoutSec went by), -EBADMSG (corrupt and stayed so), -ECANCELED … */
+typedef void obd_io_fn(struct obd_io *io, int result);
+
+/* One read. Filled in by the caller, who owns it and keeps it and buf alive until it is done; the fields below the line are the
+ * library's. */
+struct obd_io {
+	struct obd_device *dev;
+	uint64_t offset; /* bytes, any alignment; offset + len must not pass the device's end */
+	uint64_t len;
+	void *buf;
+	obd_io_fn *fn; /* not called when obd_read returns 0 */
+	void *arg;
+	/* ------------------------------------------------------------ */
+	struct obd_list link;	 /* device's pending reads */
+	struct obd_list waiting; /* client's queue for request slots */
+	uint64_t done_to;	 /* bytes of a prefix that needs no more looking at */
+	struct obd_piece *pieces;
+	uint32_t npieces;
+	uint32_t outstanding;
+	int result;
+};
+
+/* Reads. 0: done, buf is filled, fn is not called: every block was in the cache (no system call was made). 1: under way, fn
+ * will be called from obd_client_dispatch. -EINVAL (range), -ENODEV (device not READY), -ENOMEM. */
+int obd_read(struct obd_io *io);
+
+/* Gives up a read that is under way; fn is not called and buf not touched any more. */
+void obd_io_cancel(struct obd_io *io);
+
+#endif
