@@ -4,7 +4,9 @@
  *
  * A turn: call every poll hook until none found work; then the arm hooks (they set the process's sleeping word and look at the
  * rings once more: a hook that returns true has found work and cancels the sleep); epoll_wait; disarm hooks; file and timer
- * callbacks. See doc/architecture.md 4.3. Nothing here is thread-safe; everything is called on the loop's own thread.
+ * callbacks. disarm is called for each hook whose arm was called, also when arm found work. A loop whose hooks never run out of
+ * work still looks at its files and timers now and then. See doc/architecture.md 4.3. Nothing here is thread-safe; everything
+ * is called on the loop's own thread.
  */
 #ifndef OBD_COMMON_DAEMON_LOOP_H
 #define OBD_COMMON_DAEMON_LOOP_H

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* clang-format off */
 /*
  * Messages between the supervisor and everybody else: one fixed struct per SOCK_SEQPACKET packet, descriptors by SCM_RIGHTS.
  *
@@ -9,17 +10,24 @@
  *                              CLIENT_GONE  index              this child holds nothing of client `index` any more
  *   supervisor -> child        GRANT    name, index, flags, fd one descriptor (before GRANTS_DONE: those it starts with)
  *                              GRANTS_DONE
- *                              CLIENT_UP    index, arg         client's area and doorbell were granted just before; arg:
- * incarnation CLIENT_DOWN  index, arg REAPED   role, index, arg       that process is dead and waited for; arg: the incarnation
- * that died frontend   -> supervisor   HELLO    arg = OBD_WIRE_VERSION supervisor -> frontend     GRANT…, WELCOME index, arg
- * index: client id; arg: incarnation. Or REFUSED text. obd-stat   -> supervisor   STAT     arg = OBD_WIRE_VERSION supervisor ->
- * obd-stat     GRANT…, PROC (one per process, text = JSON object), STAT_DONE
+ *                              CLIENT_UP    index, arg         client's area and doorbell were granted just before;
+ *                                                              arg: incarnation
+ *                              CLIENT_DOWN  index, arg         the client has gone; arg: incarnation
+ *                              REAPED   role, index, arg       that process is dead and waited for;
+ *                                                              arg: the incarnation that died
+ *   frontend   -> supervisor   HELLO    arg = OBD_WIRE_VERSION
+ *   supervisor -> frontend     GRANT..., WELCOME index, arg    index: client id; arg: incarnation
+ *                              or REFUSED text
+ *   obd-stat   -> supervisor   STAT     arg = OBD_WIRE_VERSION
+ *   supervisor -> obd-stat     GRANT..., PROC (one per process, text = JSON object), STAT_DONE
  *
  * Doorbells are granted like regions: name "doorbell:cached", "doorbell:indexer", "doorbell:fetcher", "doorbell:client".
  * Region names: geometry frames fills table catalog index recency fetcher client.
  *
- * Whatever arrives is checked by obd_msg_recv: size, magic, known type, strings terminated, descriptor count.
+ * Whatever arrives is checked by obd_msg_recv: size, magic, known type and role, strings terminated, descriptor count (DEPOSIT
+ * and GRANT carry exactly one, all others none).
  */
+/* clang-format on */
 #ifndef OBD_COMMON_DAEMON_WIRE_H
 #define OBD_COMMON_DAEMON_WIRE_H
 
@@ -88,8 +96,9 @@ void obd_msg_init(struct obd_msg *msg, enum obd_msg_type type);
  * Returns 0, -EAGAIN (non-blocking socket is full) or another negative errno. Never raises SIGPIPE. */
 int obd_msg_send(int sock, const struct obd_msg *msg, int fd);
 
-/* Receives one message. *fd gets its descriptor (close-on-exec, the caller's to close) or -1. Surplus descriptors are closed.
- * Returns 1 for a message, 0 when the peer has closed, -EAGAIN, -EPROTO for a malformed packet, or a negative errno. */
+/* Receives one message. *fd gets its descriptor (close-on-exec, the caller's to close) or -1. Descriptors of a
+ * malformed packet are closed. Returns 1 for a message, 0 when the peer has closed, -EAGAIN, -EPROTO for a malformed packet, or
+ * a negative errno. */
 int obd_msg_recv(int sock, struct obd_msg *msg, int *fd);
 
 #endif
