@@ -1,6 +1,7 @@
 # Programs that only tests and the demo use. They are built by `make test-tools`, not by `make`.
-TEST_TOOLS := $(B)/test/obd-iscsi
+TEST_TOOLS := $(B)/test/obd-iscsi $(B)/test/obd-mklayer
 $(eval $(call program,test/obd-iscsi,test/tools/obd-iscsi.c test/tools/latency.c,,-liscsi -lcrypto))
+$(eval $(call program,test/obd-mklayer,test/tools/obd-mklayer.c,common/format common/base,-llz4 -lzstd))
 
 .PHONY: test-tools
 test-tools: $(TEST_TOOLS) ## the iSCSI client and the layer maker that tests use
