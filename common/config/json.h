@@ -15,14 +15,11 @@
 #define OBD_JSON_DEPTH_MAX 64
 
 /* Parses len bytes whose root is an object or an array. On success *out is a new reference for the caller. Otherwise -EINVAL,
- * *out NULL, and err "NAME:LINE: reason". The reason may quote the input: not for files with secrets, see below. */
+ * *out NULL, and err "NAME:LINE: reason", which never quotes the input: it may hold secrets. */
 int obd_json_parse(const char *buf, size_t len, const char *name, json_t **out, struct obd_err *err);
 
 /* The same from a regular file of at most max_bytes; other errors as in obd_file_read(). */
 int obd_json_load_file(const char *path, size_t max_bytes, json_t **out, struct obd_err *err);
-
-/* Parses like obd_json_parse(), with a message that names the line only and never quotes the input. */
-int obd_json_parse_secret(const char *buf, size_t len, const char *name, json_t **out, struct obd_err *err);
 
 /*
  * Fetches the string member key of obj. Absent, null and "" give 0 with *out NULL; a string gives 0 with *out lent by obj.

@@ -151,6 +151,7 @@ X("tlsConfig")
 /* clang-format on */
 
 #define OBD_REGISTRIES_MAX 64
+#define OBD_OPT_COUNT_MAX 64 /* rows in OBD_CONFIG_OPTIONS, for arrays over them */
 
 enum obd_option_type { OBD_OPT_BOOL, OBD_OPT_U32, OBD_OPT_STR, OBD_OPT_PATH, OBD_OPT_ENUM, OBD_OPT_LIST };
 
