@@ -22,6 +22,9 @@ struct obd_file_ops {
 	int (*pwrite)(void *ctx, const void *buf, size_t n, uint64_t off);
 	/* Stores the size in bytes. Returns 0 or a negative errno. */
 	int (*size)(void *ctx, uint64_t *bytes);
+	/* Optional: stores the first offset >= off that may hold something other than zeros, the size when there is none.
+	 * Returns 0 or a negative errno. Without it every byte counts as data. */
+	int (*next_data)(void *ctx, uint64_t off, uint64_t *next);
 	/* Releases ctx. NULL: nothing to release. */
 	void (*close)(void *ctx);
 };
@@ -48,6 +51,9 @@ int obd_file_pwrite(struct obd_file *f, const void *buf, size_t n, uint64_t off)
 
 int obd_file_size(struct obd_file *f, uint64_t *bytes);
 
+/* The first offset >= off that may hold something other than zeros (holes are skipped); off itself when not known. */
+int obd_file_next_data(struct obd_file *f, uint64_t off, uint64_t *next);
+
 /* A file over descriptor fd, which the file then owns (closed with it). Regular files and block devices; usable from
  * several threads at once. NULL and errno's line in err on failure, fd is then still the caller's. */
 struct obd_file *obd_file_open_fd(int fd, struct obd_err *err);
@@ -64,6 +70,9 @@ struct obd_file *obd_file_new_mem(uint64_t max_bytes);
 /* The bytes [offset, offset + bytes) of base as a file of its own. bytes = UINT64_MAX: to the end, and writes may grow
  * it. The window owns base. */
 struct obd_file *obd_file_window(struct obd_file *base, uint64_t offset, uint64_t bytes);
+
+/* The same file as f, which it owns; closing it closes `also` after f. */
+struct obd_file *obd_file_own_also(struct obd_file *f, struct obd_file *also);
 
 /* The same file without its ownership: closing the result leaves base open. */
 struct obd_file *obd_file_borrow(struct obd_file *base);

@@ -16,13 +16,15 @@ struct obd_file *obd_blob_open(struct obd_file *blob, struct obd_err *err);
 
 /* A read-only layer with its checked index. */
 struct obd_lsmt_layer {
-	struct obd_file *file;	   /* uncompressed bytes */
+	struct obd_file *blob;	   /* as it was opened */
+	struct obd_file *file;	   /* its uncompressed bytes */
 	struct obd_lsmt_info info; /* of the trailer */
 	struct obd_lsmt_seg *seg;
 	size_t n;
 };
 
-/* Opens a blob as a layer: out->file owns it, obd_lsmt_layer_close releases all. 0 or negative errno. */
+/* Opens a blob as a layer: *out owns it, obd_lsmt_layer_close releases all. 0 or a negative
+ * errno, blob is then still the caller's. */
 int obd_lsmt_layer_open(struct obd_file *blob, struct obd_lsmt_layer *out, struct obd_err *err);
 void obd_lsmt_layer_close(struct obd_lsmt_layer *layer);
 
