@@ -22,12 +22,8 @@ struct seg_list {
 	size_t cap;
 };
 
-static int list_add(struct seg_list *l, struct obd_lsmt_seg s)
+static int list_push(struct seg_list *l, struct obd_lsmt_seg s)
 {
-	if (l->n && obd_lsmt_seg_joins(l->seg[l->n - 1], s)) {
-		l->seg[l->n - 1].w0 += s.w0 & ~OBD_LSMT_OFFSET_MASK;
-		return 0;
-	}
 	if (l->n == l->cap) {
 		size_t cap = l->cap ? l->cap * 2 : 1024;
 		struct obd_lsmt_seg *p = realloc(l->seg, cap * sizeof(*p));
@@ -37,6 +33,14 @@ static int list_add(struct seg_list *l, struct obd_lsmt_seg s)
 		l->cap = cap;
 	}
 	l->seg[l->n++] = s;
+	return 0;
+}
+
+static int list_add(struct seg_list *l, struct obd_lsmt_seg s)
+{
+	if (!l->n || !obd_lsmt_seg_joins(l->seg[l->n - 1], s))
+		return list_push(l, s);
+	l->seg[l->n - 1].w0 += s.w0 & ~OBD_LSMT_OFFSET_MASK;
 	return 0;
 }
 
@@ -116,7 +120,7 @@ static int pad(struct seg_list *l, struct obd_err *err)
 	const size_t per_page = OBD_LSMT_INDEX_ALIGN / sizeof(struct obd_lsmt_seg);
 	int rc = 0;
 	while (l->n % per_page && !rc)
-		rc = list_add(l, obd_lsmt_seg_make(OBD_LSMT_PADDING, 0, 0, false, 0));
+		rc = list_push(l, obd_lsmt_seg_make(OBD_LSMT_PADDING, 0, 0, false, 0));
 	if (rc)
 		return obd_err_set(err, -rc, "out of memory");
 	if (l->n > OBD_LSMT_MAX_ENTRIES)
@@ -131,7 +135,7 @@ int obd_lsmt_commit(const struct obd_lsmt_seg *segs, size_t n, struct obd_file *
 	const uint32_t trailer_flags = OBD_LSMT_FLAG_DATA | OBD_LSMT_FLAG_SEALED;
 	unsigned char block[OBD_LSMT_HEADER_BYTES];
 	struct seg_list index = {0};
-	uint64_t data_end, at = 0;
+	uint64_t data_end = 0, at = 0;
 	if (opts->virtual_size % OBD_SECTOR_BYTES || opts->virtual_size / OBD_SECTOR_BYTES > OBD_LSMT_PADDING)
 		return obd_err_set(err, EINVAL,
 				   "lsmt commit: virtual size is %" PRIu64 ", allowed: a multiple of 512 below 2^59",
@@ -183,7 +187,7 @@ static int read_or_zero(struct obd_file *f, uint64_t bytes, unsigned char *buf, 
 	return have ? obd_file_pread_full(f, buf, have, at) : 0;
 }
 
-/* Adds [at, at + n) to the list; pieces are cut so that long ranges stay aligned to the granule. */
+/* Adds [at, at + n), at most a granule, to the list. The limit only keeps memory bounded; the commit knows the real one. */
 static int add_range(struct scan *s, uint64_t at, size_t n, bool zeroed)
 {
 	const uint32_t sectors = (uint32_t)(n / OBD_SECTOR_BYTES);
