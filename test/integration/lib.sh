@@ -155,17 +155,13 @@ declare -A CONF=(
 	[runtimeDir]="$RUN"
 	[logConfig]="{logLevel: 1, logPath: $WORK/group.log}"
 	[ioEngine]=0
-	[sharedCache]="{sizeMB: 128, hugepages: auto}"
-	[cacheConfig]="{cacheDir: $WORK/cache, cacheSizeGB: 1}"
-	[credentialConfig]="{mode: file, path: $WORK/cred.json}"
-	[download]="{enable: false}"
+	[sharedCache]="{sizeMB: 256, hugepages: auto}"
 	[readTimeoutSec]=60
 )
 
 write_group_config() {
 	local key
-	mkdir -p "$RUN" "$WORK/cache"
-	echo '{"auths": {}}' >"$WORK/cred.json"
+	mkdir -p "$RUN"
 	for key in "${!CONF[@]}"; do echo "$key: ${CONF[$key]}"; done | sort >"$WORK/overlaybd.yaml"
 }
 
