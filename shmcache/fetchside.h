@@ -45,8 +45,8 @@ struct obd_fetchside {
 /* Adopts area `index` after a start or restart: remembers nothing as running, so every live job is run (again). */
 void obd_fetch_attach(struct obd_fetchside *fs, struct obd_segment *seg, uint32_t index, uint32_t incarnation);
 
-/* Copies the next job to run; false: none now. Jobs this process runs or has finished are skipped; jobs with impossible fields
- * are counted (protocol_errors) and skipped. */
+/* Copies the next job to run; false: none now, or cached has not admitted this incarnation yet. Jobs this process runs or has
+ * finished are skipped; jobs with impossible fields are counted (protocol_errors) and skipped. */
 bool obd_fetch_next(struct obd_fetchside *fs, struct obd_fetch_job *job);
 
 /* Is there something to take? For the arm hook. */
@@ -58,7 +58,7 @@ void obd_fetch_begin(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32
 /* Where its block_bytes go. Only between begin and valid/fail. */
 unsigned char *obd_fetch_data(struct obd_fetchside *fs, const struct obd_fetch_job *job, uint32_t i);
 
-/* Publishes the first `bytes` bytes of frame i. */
+/* Publishes the first `bytes` bytes of frame i; reports it at once if cached said that somebody waits for it. */
 void obd_fetch_valid(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_t i, uint32_t bytes);
 
 /* Publishes that frame i failed with a positive errno. Fine without begin. */

@@ -267,6 +267,8 @@ struct obd_job {
 	uint32_t block; /* first block, or first raw chunk */
 	uint32_t nblocks;
 	uint32_t reserved;
+	_Atomic uint64_t
+		demand; /* bit i: somebody waits for block i, so report it as soon as it is VALID. Set while the job runs */
 	uint32_t frame[OBD_JOB_FRAMES];
 	uint64_t generation[OBD_JOB_FRAMES];
 } OBD_LINE_ALIGNED;
@@ -275,6 +277,7 @@ struct obd_job {
 struct obd_table_fetcher {
 	struct obd_ring jobs;	      /* cached -> fetcher */
 	struct obd_tail reports_tail; /* fetcher -> cached, consumed */
+	_Atomic uint32_t admitted;    /* the highest incarnation that may take jobs; see 4.6 */
 	struct obd_job job[OBD_JOB_SLOTS];
 } OBD_LINE_ALIGNED;
 
