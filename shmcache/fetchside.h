@@ -37,6 +37,7 @@ struct obd_fetchside {
 	struct obd_segment *seg;
 	struct obd_fetcher_area *own;
 	uint32_t index;
+	uint32_t incarnation;
 	uint64_t running[OBD_JOB_SLOTS];    /* seq of the run in this process; 0: none */
 	uint32_t rescan;		    /* next slot of the first scan; OBD_JOB_SLOTS: finished */
 	uint64_t unreported[OBD_JOB_SLOTS]; /* reports a full ring did not take; repeated by obd_fetch_next */
