@@ -8,11 +8,8 @@
 
 #include <stdint.h>
 
-/* X(name): each is a counter of OBD_COUNTER_TABLE, in shmcache/layout.h. */
+/* X(name): each is a counter of OBD_COUNTER_TABLE, in shmcache/layout.h; the segment's library counts the others itself. */
 #define OBD_FETCH_STATS(X) \
-	X(requests)        \
-	X(fills)           \
-	X(fill_errors)     \
 	X(bytes_fetched)   \
 	X(bytes_local)     \
 	X(http_requests)   \
@@ -23,8 +20,7 @@
 	X(err_http_5xx)    \
 	X(err_protocol)    \
 	X(err_corrupt)     \
-	X(err_io)          \
-	X(raw_reuse_bytes)
+	X(err_io)
 
 struct obd_fetch_stats {
 #define X(name) uint64_t name;
