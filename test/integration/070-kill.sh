@@ -78,7 +78,7 @@ for role in fetcher cached indexer; do
 done
 
 start_load 8
-check "all of them, one after the other" eval 'for role in indexer cached fetcher indexer; do kill_role $role || exit; done'
+check "all of them, one after the other" eval 'kill_role indexer && kill_role cached && kill_role fetcher && kill_role indexer'
 check "all killed: no error, no wrong byte" load_was_right
 check "a LUN opens after all this" eval 'new_lun 3 "$WORK/remote.json" && verify_lun 3 "$RAW" -b 64K'
 

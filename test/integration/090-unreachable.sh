@@ -31,7 +31,12 @@ create_dead_luns() {
 	done
 }
 
-becoming_ready() { "$ISCSI" wait-ready -W 1 "$(url 11)" 2>&1 | tee /dev/stderr | grep -q "not ready after"; }
+becoming_ready() {
+	local answer
+	answer=$("$ISCSI" wait-ready -W 1 "$(url 11)" 2>&1)
+	echo "$answer"
+	[[ $answer == *"not ready after"* ]]
+}
 
 load_was_right() {
 	local rc=0

@@ -7,9 +7,10 @@ need_image
 local_config "$WORK/image.json" "${LAYERS[@]}"
 
 size_is() {
-	local want
-	want="\"bytes\":$(stat -c %s "$RAW"),\"block\":$2"
-	"$ISCSI" readcap "$(url "$1")" | tee /dev/stderr | grep -q "$want"
+	local answer
+	answer=$("$ISCSI" readcap "$(url "$1")")
+	echo "$answer"
+	[[ $answer == *"\"bytes\":$(stat -c %s "$RAW"),\"block\":$2}"* ]]
 }
 
 check "the group starts" start_group || exit
