@@ -5,3 +5,7 @@ $(eval $(call program,test/obd-mklayer,test/tools/obd-mklayer.c,common/format co
 
 .PHONY: test-tools
 test-tools: $(TEST_TOOLS) ## the iSCSI client and the layer maker that tests use
+
+.PHONY: check-integration
+check-integration: all test-tools ## integration tests with tgtd and a registry (root); T="020 040" runs some of them
+	$(Q)B=$(B) test/integration/run.sh $(T)
