@@ -118,6 +118,7 @@ START_TEST(lowers_are_checked)
 		  "f: lowers[0].digest: \"md5:00\" is not sha256:<64 hex digits>");
 	parse_bad("{" REPO ",\"lowers\":[{\"digest\":\"sha256:" HEX "0\",\"size\":1}]}", "f: lowers[0].digest: ");
 	parse_bad("{" REPO ",\"lowers\":[{\"digest\":\"sha256:g\",\"size\":1}]}", "f: lowers[0].digest: ");
+	parse_bad("{" REPO ",\"lowers\":[{\"digest\":\"" DIGEST "/x\",\"size\":1}]}", "f: lowers[0].digest: ");
 	parse_bad("{" REPO ",\"lowers\":[{\"digest\":\"sha512:" HEX "\",\"size\":1}]}", "f: lowers[0].digest: ");
 	/* What can come from dir needs neither registry nor size. */
 	parse_ok("{\"lowers\":[{\"digest\":\"" DIGEST "\",\"dir\":\"/d\"}]}");
