@@ -70,14 +70,14 @@ check "LUN over the registry" new_lun 2 "$WORK/remote.json"
 check "both get ready" "$ISCSI" wait-ready "$(url 1)" "$(url 2)"
 
 for role in fetcher cached indexer; do
-	start_load 8
+	start_load 6
 	sleep 0.5
-	check "obd-$role is killed again and again, and replaced" kill_role_often $role 5
+	check "obd-$role is killed again and again, and replaced" kill_role_often $role 4
 	check "$role killed: no error, no wrong byte" load_was_right
 	check "$role killed: no command waited 5 s" slowest_at_most 5000
 done
 
-start_load 8
+start_load 6
 check "all of them, one after the other" eval 'kill_role indexer && kill_role cached && kill_role fetcher && kill_role indexer'
 check "all killed: no error, no wrong byte" load_was_right
 check "a LUN opens after all this" eval 'new_lun 3 "$WORK/remote.json" && verify_lun 3 "$RAW" -b 64K'
@@ -92,7 +92,7 @@ check "LUN over local files" new_lun 1 "$WORK/local.json"
 check "LUN over the registry" new_lun 2 "$WORK/remote.json"
 check "both get ready" "$ISCSI" wait-ready "$(url 1)" "$(url 2)"
 for role in fetcher cached indexer; do
-	start_load 8
+	start_load 6
 	sleep 0.5
 	victim=$(role_pids $role | head -n 1)
 	kill -STOP "$victim"

@@ -345,11 +345,11 @@ bytes_sent() {
 
 # ---- images -----------------------------------------------------------------------------------------------------------
 
-# A small real image, built once per build directory: sets LAYERS (bottom to top), STEPS (the raw image after each
+# A small real image, made once for all variants of the build: sets LAYERS (bottom to top), STEPS (the raw image after each
 # layer) and RAW (the last of them).
 need_image() {
-	local dir=$B/test/image
-	if ! flock "$B" "$TOOLS/mkimage.sh" "$dir" "$MKLAYER" >"$WORK/mkimage.log" 2>&1; then
+	local dir=$TOP/build/test/image
+	if ! flock "$TOP/build" "$TOOLS/mkimage.sh" "$dir" "$MKLAYER" >"$WORK/mkimage.log" 2>&1; then
 		bail "mkimage.sh: $(tail -n 1 "$WORK/mkimage.log")"
 	fi
 	LAYERS=("$dir"/layer?.tar)
