@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How long a dead child waits for its restart: not at all the first time, then 100 ms, doubling to 5 s. A child that lived for
+ * 60 s has its earlier deaths forgotten. Pure arithmetic; all times in nanoseconds.
+ */
+#ifndef OBD_SUPERVISOR_BACKOFF_H
+#define OBD_SUPERVISOR_BACKOFF_H
+
+#include <stdint.h>
+
+#include "common/base/clock.h"
+
+#define OBD_BACKOFF_FIRST_NS (100 * OBD_MS_NS)
+#define OBD_BACKOFF_MAX_NS (5 * OBD_SECOND_NS)
+#define OBD_BACKOFF_FORGET_NS (60 * OBD_SECOND_NS)
+
+/* All zero: no death yet. */
+struct obd_backoff {
+	uint64_t next_ns; /* what the next death costs */
+};
+
+/* A child died after lifetime_ns. Returns how long to wait before it is started again. */
+uint64_t obd_backoff_death(struct obd_backoff *b, uint64_t lifetime_ns);
+
+#endif
