@@ -28,6 +28,7 @@ void obd_fetch_attach(struct obd_fetchside *fs, struct obd_segment *seg, uint32_
 	fs->incarnation = incarnation;
 	obd_ring_skip(&seg->table->fetcher[index].jobs, &fs->own->jobs_tail); /* the scan below sees what they named */
 	obd_proc_start(&fs->own->proc, OBD_ROLE_FETCHER, index, incarnation);
+	obd_wake(&seg->table->proc, seg->bell_cached); /* it may have jobs that no living fetcher could take */
 }
 
 static bool possible(const struct obd_fetchside *fs, const struct obd_fetch_job *job)

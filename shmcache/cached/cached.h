@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * obd-cached from inside: what its files share.
+ *
+ *   create.c     the regions, when the supervisor has none
+ *   frames.c     the frame table: transitions, buckets, free list
+ *   evict.c      which VALID frame goes next (private memory, rebuilt after a restart)
+ *   misses.c     wanted blocks: single flight, waiters, back-off
+ *   clients.c    clients' requests: reading them, answering them, holding frames until the answer is consumed
+ *   jobs.c       jobs for fetchers: build, issue, settle, take back
+ *   readahead.c  streams
+ *   adopt.c      what a restarted cached finds
+ *
+ * Everything is on one thread. A miss lives while somebody waits for the block or it is being fetched:
+ *
+ *   QUEUED -> INFLIGHT -> (VALID: waiters told, miss gone)
+ *      ^         | transient failure
+ *      |         v
+ *      +----- BACKOFF            final failure: waiters told, miss gone
+ *
+ * If cached dies: all private memory is gone. The table's FILLING frames and live jobs are adopted, requests are read again
+ * from the clients' tables, and everything here grows anew (adopt.c).
+ */
+#ifndef OBD_SHMCACHE_CACHED_CACHED_H
+#define OBD_SHMCACHE_CACHED_CACHED_H
+
+#include "common/base/list.h"
+#include "common/daemon/daemon.h"
+#include "shmcache/catalog.h"
+#include "shmcache/lookup.h"
+#include "shmcache/ring.h"
+#include "shmcache/segment.h"
+
+enum prio { PRIO_DEMAND, PRIO_READAHEAD, PRIOS };
+
+enum miss_state { MISS_QUEUED, MISS_INFLIGHT, MISS_BACKOFF };
+
+/* One wanted block, or one wanted probe (kind PROBE: no key, never in the hash). */
+struct miss {
+	struct obd_list link;  /* queue of its priority, back-off list, a host's parked list, or a job's probe */
+	struct obd_list waits; /* struct wait, by in_miss */
+	struct miss *hash_next;
+	uint64_t key;
+	uint64_t due_ns; /* BACKOFF */
+	uint64_t host_hash;
+	uint32_t layer_slot;
+	uint32_t layer_uid;
+	uint32_t block;
+	uint32_t frame; /* INFLIGHT: OBD_NO_FRAME for probes */
+	uint16_t fetcher;
+	uint16_t job;
+	uint8_t job_bit;
+	uint8_t attempts;
+	uint8_t kind; /* enum obd_job_kind */
+	uint8_t state;
+	uint8_t prio;
+	bool mark; /* readahead goes on when a reader comes to this block */
+};
+
+/* One request of a client that is not answered yet. */
+struct request {
+	struct obd_list link;  /* client's active requests, oldest first */
+	struct obd_list waits; /* by in_req */
+	uint64_t seq;
+	uint64_t posted_ns;
+	uint32_t npins;
+	uint32_t pins[OBD_REQ_BLOCKS];
+	uint16_t slot;
+	uint8_t client;
+	bool active;
+};
+
+/* A request waits for a miss. */
+struct wait {
+	struct obd_list in_miss;
+	struct obd_list in_req;
+	struct miss *miss;
+	struct request *req;
+};
+
+struct hold {
+	uint64_t upto; /* released when the client's answers tail passed this */
+	uint32_t frame;
+};
+
+struct client {
+	bool up;
+	bool wake;
+	bool rescan;
+	uint64_t incarnation;
+	struct obd_list active;
+	struct request *req; /* [OBD_REQ_SLOTS] */
+	struct hold *holds;  /* circular, hold_cap entries */
+	uint32_t hold_head, hold_tail, hold_cap;
+	uint32_t npinned; /* by requests and holds; bounded */
+	uint64_t *unsent; /* answers that a full ring did not take */
+	uint32_t nunsent;
+};
+
+struct job {
+	bool live;
+	uint8_t kind;
+	uint64_t host_hash;
+	uint32_t nblocks;
+	uint32_t open_blocks; /* not yet settled */
+	struct miss *miss[OBD_JOB_FRAMES];
+};
+
+struct fetcher {
+	uint32_t live; /* jobs */
+	bool wake;
+	struct job job[OBD_JOB_SLOTS];
+};
+
+enum { HOSTS = 64 };
+struct host {
+	uint64_t hash;
+	uint32_t inflight;
+	struct obd_list parked; /* misses that wait for a job slot of this host */
+};
+
+#define STREAMS 512
+struct stream {
+	uint64_t used_ns;
+	uint32_t client;
+	uint32_t uid;
+	uint32_t next;	/* the block after the last one seen */
+	uint32_t ahead; /* blocks below this were asked for already */
+	uint32_t window;
+};
+
+struct evictor;
+
+struct cached {
+	struct obd_daemon *d;
+	struct obd_segment seg;
+	bool created;
+	/* frames.c */
+	uint32_t *free_frames;
+	uint32_t nfree;
+	uint16_t *pins; /* per frame */
+	uint64_t next_generation;
+	struct evictor *ev;
+	/* misses.c */
+	struct miss **miss_hash;
+	uint32_t miss_mask;
+	uint32_t nmisses;
+	uint32_t nbackoff;
+	struct obd_list queue[PRIOS];
+	struct obd_list backoff;
+	struct obd_loop_timer *timer;
+	/* clients.c */
+	struct client client[OBD_MAX_CLIENTS];
+	uint32_t nwaiting;
+	/* jobs.c */
+	struct fetcher fetcher[OBD_MAX_FETCHERS];
+	struct host host[HOSTS];
+	uint32_t max_job_blocks;
+	uint64_t random;
+	/* readahead.c */
+	struct stream stream[STREAMS];
+	uint32_t window_blocks; /* largest; 0: readahead is off */
+};
+
+/* create.c: makes, fills and deposits every region; on return they are mapped. */
+int obd_cached_create(struct cached *c);
+
+/* frames.c */
+int obd_frames_init(struct cached *c);
+void obd_frames_free(struct cached *c);
+void obd_frame_set(struct cached *c, uint32_t f, enum obd_frame_state to); /* asserts that the transition exists */
+uint32_t obd_frame_find(struct cached *c, uint64_t key);		   /* a VALID frame or OBD_NO_FRAME */
+uint32_t obd_frame_alloc(struct cached *c);				   /* FREE, evicting if need be; or OBD_NO_FRAME */
+void obd_frame_fill(struct cached *c, uint32_t f, uint64_t key, uint32_t fetcher, uint32_t job); /* FREE -> FILLING */
+bool obd_frame_bind(struct cached *c, uint32_t f, uint64_t key,
+		    bool mark);				       /* enters the bucket entry; false: both buckets full */
+void obd_frame_drop(struct cached *c, uint32_t f);	       /* any state but FREE -> FREE */
+void obd_frame_valid(struct cached *c, uint32_t f, bool mark); /* FILLING -> VALID, bound and evictable */
+bool obd_frame_take_mark(struct cached *c, uint64_t key);      /* clears the readahead mark; was there one? */
+
+/* evict.c */
+struct evictor *obd_evict_new(uint32_t nframes);
+void obd_evict_free(struct evictor *ev);
+void obd_evict_insert(struct cached *c, uint32_t f, uint64_t key);
+void obd_evict_remove(struct evictor *ev, uint32_t f); /* harmless when f is in no queue */
+uint32_t obd_evict_victim(struct cached *c);	       /* removed from its queue; OBD_NO_FRAME: none can go */
+
+/* misses.c */
+int obd_misses_init(struct cached *c);
+struct miss *obd_miss_find(struct cached *c, uint64_t key);
+struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
+			  enum prio prio);
+void obd_miss_promote(struct cached *c, struct miss *m); /* somebody waits now: demand */
+void obd_miss_queue(struct cached *c, struct miss *m, bool front);
+void obd_miss_served(struct cached *c, struct miss *m, uint32_t frame); /* VALID (or a probe that succeeded): tell, free */
+void obd_miss_failed(struct cached *c, struct miss *m, int err);	/* back-off, or tell and free */
+void obd_misses_turn(struct cached *c);					/* back-off times that have come */
+
+/* clients.c */
+int obd_client_up(struct cached *c, uint32_t id, uint64_t incarnation);
+void obd_client_down(struct cached *c, uint32_t id);
+bool obd_clients_poll(struct cached *c);
+bool obd_clients_have_work(struct cached *c);
+void obd_clients_wake(struct cached *c);
+void obd_clients_expire(struct cached *c); /* readTimeoutSec */
+void obd_client_scan(struct cached *c, uint32_t id);
+void obd_request_done_wait(struct cached *c, struct wait *w, uint32_t frame, int err); /* frees w */
+
+/* jobs.c */
+void obd_jobs_init(struct cached *c);
+bool obd_jobs_poll(struct cached *c); /* reports */
+bool obd_jobs_have_work(struct cached *c);
+void obd_jobs_pump(struct cached *c); /* queue -> jobs */
+void obd_jobs_wake(struct cached *c);
+void obd_jobs_reaped(struct cached *c, uint32_t fetcher, uint32_t incarnation);
+void obd_job_demand(struct cached *c, struct miss *m); /* a waiter joined an INFLIGHT miss */
+void obd_job_adopt(struct cached *c, uint32_t fetcher, uint32_t slot);
+void obd_job_ring(struct cached *c, uint32_t fetcher, uint32_t slot);
+void obd_jobs_settle(struct cached *c, uint32_t fetcher, uint32_t slot);
+struct host *obd_host(struct cached *c, uint64_t hash);
+
+/* readahead.c */
+void obd_readahead_miss(struct cached *c, uint32_t client, uint32_t layer_slot, uint32_t uid, uint32_t block, uint32_t nblocks);
+void obd_readahead_hint(struct cached *c, uint32_t client, uint32_t layer_slot, uint32_t block);
+
+/* adopt.c */
+void obd_cached_adopt(struct cached *c);
+
+#endif

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Jobs (doc/architecture.md 4.6): neighbouring wanted blocks become one job, one byte range of a blob. The job table lies in
+ * our own region; what a fetcher says of a job (reports, done words, fill words) is in its region and is checked.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "shmcache/cached/cached.h"
+
+enum { LIVE_MAX = 32, READAHEAD_LIVE_MAX = 8 };
+
+void obd_jobs_init(struct cached *c)
+{
+	c->max_job_blocks = (1u << 20) / c->seg.geo.block_bytes;
+	if (c->max_job_blocks > OBD_JOB_FRAMES)
+		c->max_job_blocks = OBD_JOB_FRAMES;
+	for (int i = 0; i < HOSTS; i++)
+		obd_list_init(&c->host[i].parked);
+}
+
+/* --- hosts: no host gets more than half of the job slots
+ * ----------------------------------------------------------------------- */
+
+struct host *obd_host(struct cached *c, uint64_t hash)
+{
+	return hash ? &c->host[hash % HOSTS] : NULL;
+}
+
+static bool host_full(struct cached *c, const struct host *h)
+{
+	return h && h->inflight >= c->seg.geo.nfetchers * LIVE_MAX / 2;
+}
+
+static void host_done(struct cached *c, uint64_t hash)
+{
+	struct host *h = obd_host(c, hash);
+	if (!h)
+		return;
+	h->inflight--;
+	while (!obd_list_empty(&h->parked)) { /* back to the queue, in order */
+		struct miss *m = OBD_LIST_ENTRY(h->parked.next, struct miss, link);
+		obd_miss_queue(c, m, false);
+	}
+}
+
+/* --- issue
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+static bool usable(struct cached *c, uint32_t f)
+{
+	const struct obd_proc *p = &c->seg.fetcher[f]->proc;
+	return obd_load_acquire(&p->magic) == OBD_SEG_MAGIC &&
+	       obd_load_relaxed(&p->incarnation) == obd_load_relaxed(&c->seg.table->fetcher[f].admitted);
+}
+
+static int pick_fetcher(struct cached *c, uint32_t limit)
+{
+	int best = -1;
+	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++)
+		if (c->fetcher[f].live < limit && usable(c, f) && (best < 0 || c->fetcher[f].live < c->fetcher[best].live))
+			best = (int)f;
+	return best;
+}
+
+static uint32_t free_job(struct cached *c, uint32_t f)
+{
+	for (uint32_t s = 0; s < OBD_JOB_SLOTS; s++)
+		if (!c->fetcher[f].job[s].live)
+			return s;
+	assert(!"a fetcher below its limit has a free job slot");
+	return 0;
+}
+
+static struct miss *queued_neighbour(struct cached *c, const struct miss *m, uint32_t block)
+{
+	struct miss *n = obd_miss_find(c, obd_key(m->layer_uid, m->kind == OBD_JOB_RAW, block));
+	return n && n->state == MISS_QUEUED ? n : NULL;
+}
+
+/* The run of wanted blocks around m. Raw chunk 0 is the blob's head and stands alone. */
+static uint32_t collect(struct cached *c, struct miss *m, struct miss **run)
+{
+	struct miss *before[OBD_JOB_FRAMES];
+	uint32_t nbefore = 0, n = 0;
+	uint32_t lowest = m->kind == OBD_JOB_RAW ? 1 : 0;
+	for (uint32_t b = m->block; b > lowest && nbefore + 1 < c->max_job_blocks; b--) {
+		struct miss *x = queued_neighbour(c, m, b - 1);
+		if (!x)
+			break;
+		before[nbefore++] = x;
+	}
+	while (nbefore > 0)
+		run[n++] = before[--nbefore];
+	run[n++] = m;
+	bool alone = m->kind == OBD_JOB_RAW && m->block == 0;
+	for (uint32_t b = m->block; !alone && b < OBD_KEY_MAX_BLOCK && n < c->max_job_blocks; b++) {
+		struct miss *x = queued_neighbour(c, m, b + 1);
+		if (!x)
+			break;
+		run[n++] = x;
+	}
+	return n;
+}
+
+void obd_job_ring(struct cached *c, uint32_t f, uint32_t s)
+{
+	uint64_t seq = obd_word_seq(obd_load_relaxed(&c->seg.table->fetcher[f].job[s].word));
+	obd_ring_push(&c->seg.table->fetcher[f].jobs, &c->seg.fetcher[f]->jobs_tail, obd_entry(s, seq, 0));
+	c->fetcher[f].wake = true;
+}
+
+static void put_block(struct cached *c, uint32_t f, uint32_t s, uint32_t i, struct miss *m, uint32_t frame)
+{
+	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
+	obd_frame_fill(c, frame, m->key, f, s);
+	j->frame[i] = frame;
+	j->generation[i] = obd_load_relaxed(&c->seg.frame[frame].generation);
+	obd_list_remove(&m->link);
+	m->state = MISS_INFLIGHT;
+	m->frame = frame;
+	m->fetcher = (uint16_t)f;
+	m->job = (uint16_t)s;
+	m->job_bit = (uint8_t)i;
+}
+
+/* Frames are FILLING first, then the fields, then ISSUED, then the ring: the order of table 4.6. False: no frame could be had.
+ */
+static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n)
+{
+	uint32_t s = free_job(c, f);
+	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
+	struct job *job = &c->fetcher[f].job[s];
+	struct miss *first = run[0];
+	uint64_t demand = 0;
+	uint32_t got = 0;
+	memset(job, 0, sizeof *job);
+	for (; first->kind != OBD_JOB_PROBE && got < n; got++) {
+		uint32_t frame = obd_frame_alloc(c);
+		if (frame == OBD_NO_FRAME)
+			break;
+		put_block(c, f, s, got, run[got], frame);
+		demand |= (uint64_t)!obd_list_empty(&run[got]->waits) << got;
+		job->miss[got] = run[got];
+	}
+	if (first->kind != OBD_JOB_PROBE && got == 0)
+		return false;
+	if (first->kind == OBD_JOB_PROBE) {
+		obd_list_remove(&first->link);
+		first->state = MISS_INFLIGHT;
+		job->miss[0] = first;
+	}
+	job->live = true;
+	job->kind = first->kind;
+	job->nblocks = job->open_blocks = got;
+	job->host_hash = first->host_hash;
+	j->kind = first->kind;
+	j->layer_slot = first->layer_slot;
+	j->layer_uid = first->layer_uid;
+	j->block = first->block;
+	j->nblocks = got;
+	obd_store_relaxed(&j->demand, demand);
+	uint64_t seq = obd_word_seq(obd_load_relaxed(&j->word)) + 1;
+	obd_store_release(&j->word, obd_word(seq, OBD_JOB_ISSUED)); /* edge: job-issue */
+	c->fetcher[f].live++;
+	if (obd_host(c, first->host_hash))
+		obd_host(c, first->host_hash)->inflight++;
+	obd_count(&c->seg.table->proc, jobs, 1);
+	obd_job_ring(c, f, s);
+	return true;
+}
+
+static bool pump_one(struct cached *c, enum prio prio)
+{
+	int f = pick_fetcher(c, prio == PRIO_DEMAND ? LIVE_MAX : READAHEAD_LIVE_MAX);
+	if (f < 0)
+		return false;
+	struct miss *m = OBD_LIST_ENTRY(c->queue[prio].next, struct miss, link);
+	struct host *h = obd_host(c, m->host_hash);
+	if (host_full(c, h)) {
+		obd_list_remove(&m->link);
+		obd_list_push_back(&h->parked, &m->link);
+		return true;
+	}
+	struct miss *run[OBD_JOB_FRAMES];
+	uint32_t n = 1;
+	run[0] = m;
+	if (m->kind != OBD_JOB_PROBE)
+		n = collect(c, m, run);
+	return issue(c, (uint32_t)f, run, n);
+}
+
+void obd_jobs_pump(struct cached *c)
+{
+	for (int p = 0; p < PRIOS; p++)
+		while (!obd_list_empty(&c->queue[p]) && pump_one(c, (enum prio)p))
+			;
+}
+
+/* --- settle
+ * -------------------------------------------------------------------------------------------------------------------- */
+
+static void settle_valid(struct cached *c, struct job *job, uint32_t i)
+{
+	struct miss *m = job->miss[i];
+	uint32_t frame = m->frame;
+	job->miss[i] = NULL;
+	job->open_blocks--;
+	if (m->prio == PRIO_READAHEAD)
+		obd_count(&c->seg.table->proc, readahead, 1);
+	obd_frame_valid(c, frame, m->mark);
+	obd_miss_served(c, m, frame);
+}
+
+static void settle_failed(struct cached *c, struct job *job, uint32_t i, int err)
+{
+	struct miss *m = job->miss[i];
+	job->miss[i] = NULL;
+	job->open_blocks--;
+	obd_frame_drop(c, m->frame);
+	obd_miss_failed(c, m, err);
+}
+
+/* Looks at the fill word of block i; err_rest: what an unfinished one counts as when the job is over, 0: it goes on. */
+static void settle_block(struct cached *c, struct job *job, uint32_t i, int err_rest)
+{
+	struct miss *m = job->miss[i];
+	const struct obd_fill *fill = &c->seg.fills[m->frame];
+	uint64_t word = obd_load_acquire(&fill->word); /* edge: fill-publish */
+	bool ours = obd_word_seq(word) == obd_load_relaxed(&c->seg.frame[m->frame].generation);
+	if (ours && obd_word_state(word) == OBD_FILL_VALID && obd_load_relaxed(&fill->key) == m->key) {
+		settle_valid(c, job, i);
+	} else if (ours && obd_word_state(word) == OBD_FILL_FAILED) {
+		uint32_t err = obd_load_relaxed(&fill->err);
+		settle_failed(c, job, i, err > 0 && err < 4096 ? (int)err : EIO);
+	} else if (err_rest) {
+		settle_failed(c, job, i, err_rest);
+	}
+}
+
+static void finish(struct cached *c, uint32_t f, uint32_t s)
+{
+	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
+	struct job *job = &c->fetcher[f].job[s];
+	job->live = false;
+	c->fetcher[f].live--;
+	obd_store_release(&j->word, obd_word(obd_word_seq(obd_load_relaxed(&j->word)), OBD_JOB_FREE));
+	host_done(c, job->host_hash);
+}
+
+void obd_jobs_settle(struct cached *c, uint32_t f, uint32_t s)
+{
+	struct job *job = &c->fetcher[f].job[s];
+	if (!job->live)
+		return;
+	uint64_t seq = obd_word_seq(obd_load_relaxed(&c->seg.table->fetcher[f].job[s].word));
+	uint64_t done = obd_load_acquire(&c->seg.fetcher[f]->done[s].word); /* edge: job-done */
+	bool over = done >> 16 == seq;
+	for (uint32_t i = 0; i < job->nblocks; i++)
+		if (job->miss[i])
+			settle_block(c, job, i, over ? EIO : 0);
+	if (!over)
+		return;
+	struct miss *probe = job->kind == OBD_JOB_PROBE ? job->miss[0] : NULL;
+	finish(c, f, s);
+	if (probe && (done & 0xffff))
+		obd_miss_failed(c, probe, (int)(done & 0xfff ? done & 0xfff : EIO));
+	else if (probe)
+		obd_miss_served(c, probe, OBD_NO_FRAME);
+}
+
+void obd_job_demand(struct cached *c, struct miss *m)
+{
+	if (m->kind == OBD_JOB_PROBE)
+		return;
+	struct obd_job *j = &c->seg.table->fetcher[m->fetcher].job[m->job];
+	obd_store_relaxed(&j->demand, obd_load_relaxed(&j->demand) | UINT64_C(1) << m->job_bit);
+	obd_fence_full(); /* edge: demand. Either we see VALID here or the fetcher sees the bit and reports */
+	struct job *job = &c->fetcher[m->fetcher].job[m->job];
+	settle_block(c, job, m->job_bit, 0);
+}
+
+bool obd_jobs_poll(struct cached *c)
+{
+	bool did = false;
+	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++) {
+		uint64_t entry;
+		enum obd_ring_result got;
+		while ((got = obd_ring_pop(&c->seg.fetcher[f]->reports, &c->seg.table->fetcher[f].reports_tail, &entry)) ==
+		       OBD_RING_ENTRY) {
+			did = true;
+			if (obd_entry_slot(entry) < OBD_JOB_SLOTS)
+				obd_jobs_settle(c, f, obd_entry_slot(entry));
+		}
+		if (got == OBD_RING_LOST) {
+			obd_count(&c->seg.table->proc, protocol_errors, 1);
+			for (uint32_t s = 0; s < OBD_JOB_SLOTS; s++)
+				obd_jobs_settle(c, f, s);
+		}
+	}
+	return did;
+}
+
+bool obd_jobs_have_work(struct cached *c)
+{
+	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++)
+		if (obd_ring_has(&c->seg.fetcher[f]->reports, &c->seg.table->fetcher[f].reports_tail))
+			return true;
+	return false;
+}
+
+void obd_jobs_wake(struct cached *c)
+{
+	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++) {
+		if (!c->fetcher[f].wake)
+			continue;
+		c->fetcher[f].wake = false;
+		if (obd_wake(&c->seg.fetcher[f]->proc, c->seg.bell_fetcher[f]))
+			obd_count(&c->seg.table->proc, wakeups, 1);
+	}
+}
+
+/* --- a fetcher died
+ * ------------------------------------------------------------------------------------------------------------- */
+
+static void take_back(struct cached *c, uint32_t f, uint32_t s)
+{
+	struct job *job = &c->fetcher[f].job[s];
+	obd_jobs_settle(c, f, s); /* what it finished stays */
+	if (!job->live)
+		return;
+	for (uint32_t i = 0; i < job->nblocks || (i == 0 && job->kind == OBD_JOB_PROBE); i++) {
+		struct miss *m = job->miss[i];
+		if (!m)
+			continue;
+		if (m->frame != OBD_NO_FRAME)
+			obd_frame_drop(c, m->frame);
+		m->frame = OBD_NO_FRAME;
+		obd_miss_queue(c, m, true);
+		obd_count(&c->seg.table->proc, retries, 1);
+	}
+	finish(c, f, s);
+}
+
+void obd_jobs_reaped(struct cached *c, uint32_t f, uint32_t incarnation)
+{
+	if (f >= c->seg.geo.nfetchers || obd_load_relaxed(&c->seg.table->fetcher[f].admitted) > incarnation)
+		return;
+	for (uint32_t s = 0; s < OBD_JOB_SLOTS; s++)
+		take_back(c, f, s);
+	obd_store_release(&c->seg.table->fetcher[f].admitted, incarnation + 1); /* edge: fetcher-admit */
+	c->fetcher[f].wake = true;
+}
+
+/* --- a cached starts over
+ * -------------------------------------------------------------------------------------------------------- */
+
+static struct miss *adopt_block(struct cached *c, const struct obd_job *j, uint32_t f, uint32_t s, uint32_t i)
+{
+	uint32_t frame = j->frame[i];
+	assert(frame < c->seg.geo.nframes);
+	const struct obd_frame *fr = &c->seg.frame[frame];
+	if (obd_load_relaxed(&fr->state) != OBD_FRAME_FILLING || obd_load_relaxed(&fr->generation) != j->generation[i])
+		return NULL; /* settled already */
+	struct miss *m = obd_miss_new(c, (enum obd_job_kind)j->kind, j->layer_slot, j->layer_uid, j->block + i, PRIO_READAHEAD);
+	assert(m && m->key == obd_load_relaxed(&fr->key));
+	m->state = MISS_INFLIGHT;
+	m->frame = frame;
+	m->fetcher = (uint16_t)f;
+	m->job = (uint16_t)s;
+	m->job_bit = (uint8_t)i;
+	return m;
+}
+
+void obd_job_adopt(struct cached *c, uint32_t f, uint32_t s)
+{
+	const struct obd_job *j = &c->seg.table->fetcher[f].job[s];
+	struct job *job = &c->fetcher[f].job[s];
+	if (obd_word_state(obd_load_relaxed(&j->word)) != OBD_JOB_ISSUED)
+		return;
+	assert(j->nblocks <= OBD_JOB_FRAMES);
+	job->live = true;
+	job->kind = (uint8_t)j->kind;
+	job->nblocks = j->nblocks;
+	c->fetcher[f].live++;
+	for (uint32_t i = 0; i < j->nblocks; i++) {
+		job->miss[i] = adopt_block(c, j, f, s, i);
+		job->open_blocks += job->miss[i] != NULL;
+	}
+	struct obd_layer_brief layer;
+	if (obd_catalog_layer_brief(&c->seg, j->layer_slot, j->layer_uid, &layer) == 0 && !layer.local) {
+		job->host_hash = layer.host_hash;
+		if (obd_host(c, job->host_hash))
+			obd_host(c, job->host_hash)->inflight++;
+	}
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Wanted blocks. One miss per key, however many wait for it: this is the single flight of the whole host. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/config/config.h"
+#include "shmcache/cached/cached.h"
+
+#define BACKOFF_FIRST_NS (100 * OBD_MS_NS)
+#define BACKOFF_LAST_NS (5 * OBD_SECOND_NS)
+
+int obd_misses_init(struct cached *c)
+{
+	c->miss_mask = (1u << 16) - 1;
+	c->miss_hash = calloc((size_t)c->miss_mask + 1, sizeof *c->miss_hash);
+	for (int p = 0; p < PRIOS; p++)
+		obd_list_init(&c->queue[p]);
+	obd_list_init(&c->backoff);
+	return c->miss_hash ? 0 : -ENOMEM;
+}
+
+static struct miss **chain(struct cached *c, uint64_t key)
+{
+	return &c->miss_hash[obd_key_hash(key) & c->miss_mask];
+}
+
+struct miss *obd_miss_find(struct cached *c, uint64_t key)
+{
+	struct miss *m = *chain(c, key);
+	while (m && m->key != key)
+		m = m->hash_next;
+	return m;
+}
+
+struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
+			  enum prio prio)
+{
+	struct miss *m = calloc(1, sizeof *m);
+	if (!m)
+		return NULL;
+	obd_list_init(&m->link);
+	obd_list_init(&m->waits);
+	m->kind = (uint8_t)kind;
+	m->prio = (uint8_t)prio;
+	m->layer_slot = layer_slot;
+	m->layer_uid = uid;
+	m->block = block;
+	m->frame = OBD_NO_FRAME;
+	if (kind != OBD_JOB_PROBE) {
+		m->key = obd_key(uid, kind == OBD_JOB_RAW, block);
+		m->hash_next = *chain(c, m->key);
+		*chain(c, m->key) = m;
+	}
+	c->nmisses++;
+	return m;
+}
+
+static void release(struct cached *c, struct miss *m)
+{
+	obd_list_remove(&m->link);
+	if (m->key) {
+		struct miss **p = chain(c, m->key);
+		while (*p != m)
+			p = &(*p)->hash_next;
+		*p = m->hash_next;
+	}
+	if (m->state == MISS_BACKOFF)
+		c->nbackoff--;
+	c->nmisses--;
+	free(m);
+}
+
+void obd_miss_queue(struct cached *c, struct miss *m, bool front)
+{
+	obd_list_remove(&m->link);
+	if (m->state == MISS_BACKOFF)
+		c->nbackoff--;
+	m->state = MISS_QUEUED;
+	if (front)
+		obd_list_push_front(&c->queue[m->prio], &m->link);
+	else
+		obd_list_push_back(&c->queue[m->prio], &m->link);
+}
+
+void obd_miss_promote(struct cached *c, struct miss *m)
+{
+	if (m->prio != PRIO_DEMAND) {
+		m->prio = PRIO_DEMAND;
+		obd_count(&c->seg.table->proc, readahead_used, 1);
+		if (m->state == MISS_QUEUED)
+			obd_miss_queue(c, m, false);
+	}
+	if (m->state == MISS_INFLIGHT)
+		obd_job_demand(c, m);
+}
+
+static void tell(struct cached *c, struct miss *m, int err)
+{
+	OBD_LIST_FOREACH_SAFE (it, &m->waits)
+		obd_request_done_wait(c, OBD_LIST_ENTRY(it, struct wait, in_miss), m->frame, err);
+}
+
+void obd_miss_served(struct cached *c, struct miss *m, uint32_t frame)
+{
+	m->frame = frame;
+	tell(c, m, 0);
+	release(c, m);
+}
+
+static bool transient(int err)
+{
+	switch (err) {
+	case EAGAIN:
+	case ETIMEDOUT:
+	case ECONNREFUSED:
+	case ECONNRESET:
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+	case EPIPE:
+	case EBUSY:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Exponential, with a quarter of jitter, so that a host's clients do not come back in step. */
+static uint64_t backoff_ns(struct cached *c, unsigned int attempts)
+{
+	uint64_t ns = BACKOFF_FIRST_NS << (attempts < 8 ? attempts : 8);
+	c->random = c->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	ns = obd_min_u64(ns, BACKOFF_LAST_NS);
+	return ns - ns / 4 + (c->random >> 33) % (ns / 2);
+}
+
+void obd_miss_failed(struct cached *c, struct miss *m, int err)
+{
+	m->frame = OBD_NO_FRAME;
+	if (transient(err) && !obd_list_empty(&m->waits)) {
+		obd_list_remove(&m->link);
+		m->state = MISS_BACKOFF;
+		m->due_ns = obd_clock_ns() + backoff_ns(c, m->attempts);
+		if (m->attempts < UINT8_MAX)
+			m->attempts++;
+		obd_list_push_back(&c->backoff, &m->link);
+		c->nbackoff++;
+		obd_loop_timer_set(c->timer, obd_clock_ns() + 20 * OBD_MS_NS);
+		return;
+	}
+	tell(c, m, err);
+	release(c, m);
+}
+
+void obd_misses_turn(struct cached *c)
+{
+	uint64_t now = obd_clock_ns();
+	OBD_LIST_FOREACH_SAFE (it, &c->backoff) {
+		struct miss *m = OBD_LIST_ENTRY(it, struct miss, link);
+		if (obd_list_empty(&m->waits)) {
+			release(c, m);
+		} else if (m->due_ns <= now) {
+			obd_count(&c->seg.table->proc, retries, 1);
+			obd_miss_queue(c, m, false);
+		}
+	}
+	if (!obd_list_empty(&c->backoff))
+		obd_loop_timer_set(c->timer, now + 20 * OBD_MS_NS);
+}
