@@ -9,8 +9,8 @@
  *   EAGAIN 408, 429, 5xx, broken or short bodies   ECONNREFUSED, EHOSTUNREACH, ECONNRESET, ETIMEDOUT what they say
  *
  * Plain HTTP is allowed to loopback addresses and to registries whose entry says insecure; redirects never lead from https
- * to http otherwise. Each hop is judged and authenticated by the settings of its own host, and gets no header that was meant for
- * another.
+ * to http otherwise. Each hop is checked and authenticated by the settings of its own host, and gets no header that was meant
+ * for another.
  */
 #ifndef OBD_FETCHER_HTTP_H
 #define OBD_FETCHER_HTTP_H

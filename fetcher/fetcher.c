@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "fetcher/fetcher.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "common/base/log.h"
+#include "common/config/config.h"
+#include "common/format/zfile.h"
+
+static int grant(struct obd_daemon *d, const char *name, uint32_t index, uint32_t flags, int fd)
+{
+	struct obd_fetcher *f = d->priv;
+	struct obd_err err = {{0}};
+	int rc = obd_segment_take(&f->seg, name, index, flags & OBD_GRANT_WRITE, fd, &err);
+	if (rc)
+		obd_error("%s %u: %s", name, index, err.msg[0] ? err.msg : strerror(-rc));
+	return rc;
+}
+
+/* --- hooks ---------------------------------------------------------------------------------------------------------------- */
+
+static void publish_stats(struct obd_fetcher *f)
+{
+	struct obd_proc *proc = &f->side.own->proc;
+#define X(name)                                 \
+	if (f->stats.name != f->published.name) \
+		obd_count(proc, name, f->stats.name - f->published.name);
+	OBD_FETCH_STATS(X)
+#undef X
+	f->published = f->stats;
+}
+
+static bool poll_work(void *arg)
+{
+	struct obd_fetcher *f = arg;
+	struct obd_fetch_job job;
+	bool worked = obd_local_poll(f->local);
+	if (f->running < OBD_FETCHER_RUNNING && obd_fetch_next(&f->side, &job)) {
+		obd_job_start(f, &job);
+		worked = true;
+	}
+	publish_stats(f);
+	return worked;
+}
+
+static bool arm(void *arg)
+{
+	struct obd_fetcher *f = arg;
+	obd_sleep_announce(&f->side.own->proc);
+	return obd_local_has_work(f->local) || (f->running < OBD_FETCHER_RUNNING && obd_fetch_has_work(&f->side));
+}
+
+static void disarm(void *arg)
+{
+	struct obd_fetcher *f = arg;
+	obd_sleep_cancel(&f->side.own->proc);
+}
+
+static void on_bell(int fd, uint32_t events, void *arg)
+{
+	(void)events, (void)arg;
+	obd_bell_drain(fd); /* the poll hook looks at the ring in every turn */
+}
+
+/* --- life ----------------------------------------------------------------------------------------------------------------- */
+
+static int map(struct obd_daemon *d, struct obd_fetcher *f)
+{
+	struct obd_err err = {{0}};
+	const struct obd_segment *s = &f->seg;
+	int rc = obd_segment_map(&f->seg, &err);
+	if (rc) {
+		obd_error("segment: %s", err.msg[0] ? err.msg : strerror(-rc));
+		return rc;
+	}
+	if (d->index < OBD_MAX_FETCHERS && s->frames && s->fills && s->table && s->catalog && s->index &&
+	    s->fetcher[d->index] && s->bell_fetcher[d->index] >= 0 && s->bell_cached >= 0)
+		return 0;
+	obd_error("segment: not every region and doorbell that a fetcher needs was granted");
+	return -ENOENT;
+}
+
+static int make_sources(struct obd_daemon *d, struct obd_fetcher *f)
+{
+	f->codec = obd_codec_new();
+	f->http = obd_http_new(d->loop, d->config, NULL, &f->stats);
+	if (!f->codec || !f->http) {
+		obd_error("no memory for sources");
+		return -ENOMEM;
+	}
+	f->local = obd_local_new(d->loop, (enum obd_local_engine)d->config->io_engine, &f->stats);
+	if (f->local)
+		return 0;
+	int rc = -errno;
+	obd_error("ioEngine %u cannot be used: %s", d->config->io_engine, strerror(-rc));
+	return rc;
+}
+
+static int start(struct obd_daemon *d)
+{
+	struct obd_fetcher *f = d->priv;
+	const struct obd_loop_hooks hooks = {.poll = poll_work, .arm = arm, .disarm = disarm, .arg = f};
+	int rc = map(d, f);
+	if (rc == 0)
+		rc = make_sources(d, f);
+	if (rc)
+		return rc;
+	obd_fetch_attach(&f->side, &f->seg, d->index, d->incarnation);
+	rc = obd_loop_add_hooks(d->loop, &hooks);
+	if (rc == 0)
+		rc = obd_loop_watch(d->loop, f->seg.bell_fetcher[d->index], EPOLLIN, on_bell, f);
+	if (rc)
+		obd_error("event loop: %s", strerror(-rc));
+	return rc;
+}
+
+static void tick(struct obd_daemon *d)
+{
+	struct obd_fetcher *f = d->priv;
+	obd_proc_heartbeat(&f->side.own->proc);
+}
+
+/* What runs is left as it is: the next fetcher with this number finds the jobs still issued. */
+static void stop(struct obd_daemon *d)
+{
+	struct obd_fetcher *f = d->priv;
+	obd_local_free(f->local);
+	obd_http_free(f->http);
+	obd_job_forget_all(f);
+	obd_codec_free(f->codec);
+	obd_segment_close(&f->seg);
+}
+
+const struct obd_daemon_ops obd_fetcher_ops = {
+	.role = OBD_ROLE_FETCHER,
+	.name = "obd-fetcher",
+	.grant = grant,
+	.start = start,
+	.tick = tick,
+	.stop = stop,
+};

@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One job from taking to reporting.
+ *
+ *     run (job)  = attempts, one after the other
+ *     attempt    = legs, all at once: one per run of frames that are not settled and lie side by side in the blob
+ *     leg        = [bytes of raw chunks in the cache][range from the source][bytes of raw chunks] -> decoder -> frames
+ *
+ * A frame is settled as soon as its own bytes are whole, whatever becomes of the rest. An attempt that leaves damaged frames,
+ * or that was answered with nonsense, is repeated for what is missing, from the source alone; other failures end the run at
+ * once, since cached is the one who waits. Nothing sleeps here.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "common/base/util.h"
+#include "fetcher/decode.h"
+#include "fetcher/fetcher.h"
+
+#define RETRIES 3u
+
+struct run {
+	struct obd_list link;
+	struct obd_fetcher *f;
+	struct obd_fetch_job job;
+	struct obd_layer_view layer;
+	uint64_t begun; /* bit i: obd_fetch_begin was called for frame i */
+	uint32_t attempt;
+	uint32_t legs; /* under way, and one while an attempt is being set up */
+	struct obd_list leg_list;
+	int err;    /* the first failure that ends the run */
+	int excuse; /* what to say when the retries are used up */
+	char reason[OBD_REASON_BYTES];
+};
+
+struct leg {
+	struct obd_list link;
+	struct run *run;
+	struct obd_decoder decoder;
+	uint64_t start; /* in the blob */
+	uint64_t end;
+	unsigned char *raw; /* bytes that were in the cache: head in front, tail at the end. NULL: none */
+	uint64_t raw_head;
+	uint64_t raw_tail;
+};
+
+/* --- frames --------------------------------------------------------------------------------------------------------------- */
+
+static unsigned char *frame(void *arg, uint32_t i)
+{
+	struct run *run = arg;
+	uint64_t bit = UINT64_C(1) << i;
+	assert(!(run->job.settled & bit));
+	if (!(run->begun & bit))
+		obd_fetch_begin(&run->f->side, &run->job, i);
+	run->begun |= bit;
+	return obd_fetch_data(&run->f->side, &run->job, i);
+}
+
+static void whole(void *arg, uint32_t i, uint32_t bytes)
+{
+	struct run *run = arg;
+	obd_fetch_valid(&run->f->side, &run->job, i, bytes);
+}
+
+static uint64_t unsettled(const struct run *run)
+{
+	uint32_t n = run->job.nblocks;
+	uint64_t all = n == 64 ? UINT64_MAX : (UINT64_C(1) << n) - 1;
+	return all & ~run->job.settled;
+}
+
+/* --- the end of a run ----------------------------------------------------------------------------------------------------- */
+
+static void release(struct run *run)
+{
+	obd_list_remove(&run->link);
+	run->f->running--;
+	free(run);
+}
+
+static void report(struct run *run, int err)
+{
+	if (err == EAGAIN || err == ETIMEDOUT || err == ECONNREFUSED || err == ECONNRESET || err == EHOSTUNREACH)
+		obd_debug("%s", run->reason);
+	else if (err)
+		obd_warn("%s", run->reason);
+	obd_fetch_done(&run->f->side, &run->job, err, err ? run->reason : NULL);
+	release(run);
+}
+
+static void fail(struct run *run, int err, const char *reason)
+{
+	if (run->err)
+		return;
+	run->err = err;
+	snprintf(run->reason, sizeof run->reason, "%s", reason);
+}
+
+static const char *source_name(const struct run *run)
+{
+	return run->layer.local ? run->layer.path : run->layer.digest;
+}
+
+static void fail_here(struct run *run, int err, const char *what)
+{
+	char reason[OBD_REASON_BYTES];
+	snprintf(reason, sizeof reason, "%.180s: %s", source_name(run), what);
+	fail(run, err, reason);
+}
+
+/* --- from source to decoder ----------------------------------------------------------------------------------------------- */
+
+static void attempt_part_over(struct run *run);
+
+static void leg_free(struct leg *leg)
+{
+	obd_list_remove(&leg->link);
+	obd_decoder_free(&leg->decoder);
+	free(leg->raw);
+	free(leg);
+}
+
+/* The tail that was in the cache goes behind what the source gave. */
+static void feed_tail(struct leg *leg)
+{
+	if (!leg->raw_tail)
+		return;
+	uint64_t at = leg->end - leg->start - leg->raw_tail;
+	if (obd_decoder_feed(&leg->decoder, leg->raw + at, leg->raw_tail))
+		fail_here(leg->run, EAGAIN, "no memory");
+}
+
+static void note_damage(struct leg *leg)
+{
+	struct run *run = leg->run;
+	if (!leg->decoder.bad)
+		return;
+	run->f->stats.err_corrupt += (uint64_t)__builtin_popcountll(leg->decoder.bad);
+	if (run->err)
+		return;
+	run->excuse = EBADMSG;
+	unsigned int first = run->job.block + (unsigned int)__builtin_ctzll(leg->decoder.bad);
+	snprintf(run->reason, sizeof run->reason, "%.160s: block %u is damaged (read %u times)", source_name(run), first,
+		 run->attempt + 1);
+}
+
+static void leg_over(struct leg *leg)
+{
+	struct run *run = leg->run;
+	note_damage(leg);
+	leg_free(leg);
+	attempt_part_over(run);
+}
+
+static unsigned char *leg_room(void *arg, size_t *n)
+{
+	struct leg *leg = arg;
+	return obd_decoder_room(&leg->decoder, n);
+}
+
+static int leg_data(void *arg, const unsigned char *buf, size_t n)
+{
+	struct leg *leg = arg;
+	return obd_decoder_feed(&leg->decoder, buf, n);
+}
+
+static void leg_done(void *arg, const struct obd_source_end *end)
+{
+	struct leg *leg = arg;
+	struct run *run = leg->run;
+	if (end->err == 0) {
+		feed_tail(leg);
+	} else if (end->again && run->attempt < RETRIES) {
+		run->excuse = end->err;
+	} else {
+		fail(run, end->err == ENOMEM ? EAGAIN : end->err, end->reason);
+	}
+	leg_over(leg);
+}
+
+static const struct obd_source_sink leg_sink = {.room = leg_room, .data = leg_data, .done = leg_done};
+
+static int probe_data(void *arg, const unsigned char *buf, size_t n)
+{
+	(void)arg, (void)buf, (void)n;
+	return 0;
+}
+
+static const struct obd_source_sink probe_sink = {.data = probe_data, .done = leg_done};
+
+static int ask(struct run *run, uint64_t start, uint64_t end, const struct obd_source_sink *sink, struct leg *leg)
+{
+	const struct obd_layer_view *v = &run->layer;
+	if (v->local) {
+		const struct obd_local_target t = {
+			.path = v->path, .dev = v->dev, .ino = v->ino, .mtime_ns = v->mtime_ns, .bytes = v->blob_bytes};
+		return obd_local_read(run->f->local, &t, start, end, sink, leg);
+	}
+	const struct obd_http_target t = {.url = v->url, .digest = v->digest, .blob_bytes = v->blob_bytes};
+	return obd_http_get(run->f->http, &t, start, end, sink, leg);
+}
+
+/* --- legs ----------------------------------------------------------------------------------------------------------------- */
+
+/* Raw chunks [first, first + n) of the job, none of them chunk 0 unless n is 1: their bytes lie in falling order. */
+static int plan_raw(struct leg *leg, const struct obd_decode_sink *sink, uint32_t first, uint32_t n)
+{
+	struct run *run = leg->run;
+	struct obd_decode_piece piece[OBD_DECODE_FRAMES];
+	uint64_t start, end;
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t frame_number = first + n - 1 - i;
+		if (!obd_raw_chunk(run->layer.blob_bytes, run->f->seg.geo.block_bytes, run->job.block + frame_number, &start,
+				   &end))
+			return -EPROTO;
+		if (i == 0)
+			leg->start = leg->end = start;
+		if (start != leg->end || end <= start || end - start > run->f->seg.geo.block_bytes)
+			return -EPROTO;
+		leg->end = end;
+		piece[i] = (struct obd_decode_piece){.frame = frame_number, .bytes = (uint32_t)(end - start)};
+	}
+	obd_decoder_init_plain(&leg->decoder, sink, piece, n);
+	return 0;
+}
+
+static int plan_plain(struct leg *leg, const struct obd_decode_sink *sink, uint32_t first, uint32_t n)
+{
+	const struct run *run = leg->run;
+	uint64_t unit = run->f->seg.geo.block_bytes, at = ((uint64_t)run->job.block + first) * unit;
+	struct obd_decode_piece piece[OBD_DECODE_FRAMES];
+	leg->start = run->layer.payload_offset + at;
+	for (uint32_t i = 0; i < n; i++) {
+		if (at >= run->layer.file_bytes)
+			return -EPROTO;
+		uint64_t bytes = obd_min_u64(unit, run->layer.file_bytes - at);
+		piece[i] = (struct obd_decode_piece){.frame = first + i, .bytes = (uint32_t)bytes};
+		at += bytes;
+	}
+	leg->end = run->layer.payload_offset + at;
+	obd_decoder_init_plain(&leg->decoder, sink, piece, n);
+	return 0;
+}
+
+static int plan_zfile(struct leg *leg, const struct obd_decode_sink *sink, uint32_t first, uint32_t n)
+{
+	struct run *run = leg->run;
+	const struct obd_layer_view *v = &run->layer;
+	const struct obd_zfile_info info = {.original_bytes = v->file_bytes,
+					    .payload_bytes = v->payload_bytes,
+					    .nblocks = v->zf_nblocks,
+					    .block_bytes = v->zf_block_bytes,
+					    .algorithm = (uint8_t)v->zf_algorithm,
+					    .verify = v->zf_verify};
+	const struct obd_zfile_table table = {.base = v->zf_base,
+					      .delta = v->zf_delta,
+					      .nblocks = v->zf_nblocks,
+					      .first = OBD_ZFILE_HEADER_BYTES + (uint64_t)v->zf_dict_bytes,
+					      .end = v->payload_bytes,
+					      .stored_max = obd_zfile_stored_max(v->zf_block_bytes)};
+	int rc = obd_decoder_init_zfile(&leg->decoder, sink, run->f->codec, &info, &table, run->f->seg.geo.block_bytes,
+					(uint64_t)run->job.block + first, n, first, &leg->start, &leg->end);
+	leg->start += v->payload_offset;
+	leg->end += v->payload_offset;
+	return rc;
+}
+
+static int plan(struct leg *leg, uint32_t first, uint32_t n)
+{
+	struct run *run = leg->run;
+	const struct obd_decode_sink sink = {.frame = frame, .whole = whole, .arg = run};
+	if (run->job.kind == OBD_JOB_RAW)
+		return plan_raw(leg, &sink, first, n);
+	if (run->layer.zfile)
+		return plan_zfile(leg, &sink, first, n);
+	return plan_plain(leg, &sink, first, n);
+}
+
+/* Takes what the cache has of the compressed bytes; bytes that proved damaged are not taken from there again. */
+static int take_raw(struct leg *leg)
+{
+	struct run *run = leg->run;
+	uint64_t len = leg->end - leg->start;
+	if (run->job.kind != OBD_JOB_BLOCKS || run->attempt > 0)
+		return 0;
+	leg->raw = malloc(len);
+	if (!leg->raw)
+		return -ENOMEM;
+	leg->raw_head = obd_fetch_from_raw(&run->f->side, &run->layer, leg->start, leg->end, false, leg->raw);
+	if (leg->raw_head < len)
+		leg->raw_tail = obd_fetch_from_raw(&run->f->side, &run->layer, leg->start + leg->raw_head, leg->end, true,
+						   leg->raw + leg->raw_head);
+	if (leg->raw_head)
+		return obd_decoder_feed(&leg->decoder, leg->raw, leg->raw_head);
+	if (!leg->raw_tail) {
+		free(leg->raw);
+		leg->raw = NULL;
+	}
+	return 0;
+}
+
+/* A leg with its plan, counted in run->legs, or NULL with the run's failure noted. */
+static struct leg *leg_new(struct run *run, uint32_t first, uint32_t n)
+{
+	struct leg *leg = calloc(1, sizeof(*leg));
+	if (!leg) {
+		fail_here(run, EAGAIN, "no memory");
+		return NULL;
+	}
+	leg->run = run;
+	obd_list_push_back(&run->leg_list, &leg->link);
+	int rc = run->job.kind == OBD_JOB_PROBE ? 0 : plan(leg, first, n);
+	if (rc == 0) {
+		run->legs++;
+		return leg;
+	}
+	fail_here(run, rc == -ENOMEM ? EAGAIN : -rc, rc == -ENOMEM ? "no memory" : "the layer's tables cannot be");
+	obd_list_remove(&leg->link);
+	free(leg);
+	return NULL;
+}
+
+static void start_leg(struct run *run, uint32_t first, uint32_t n)
+{
+	struct leg *leg = leg_new(run, first, n);
+	if (!leg)
+		return;
+	int rc = take_raw(leg);
+	uint64_t start = leg->start + leg->raw_head, end = leg->end - leg->raw_tail;
+	if (rc == 0 && start == end) {
+		feed_tail(leg);
+		leg_over(leg);
+		return;
+	}
+	if (rc == 0)
+		rc = ask(run, start, end, &leg_sink, leg);
+	if (rc) {
+		fail_here(run, EAGAIN, "no memory");
+		leg_over(leg);
+	}
+}
+
+static void start_probe(struct run *run)
+{
+	struct leg *leg = leg_new(run, 0, 0);
+	if (leg && ask(run, 0, run->layer.local ? 0 : 1, &probe_sink, leg)) {
+		fail_here(run, EAGAIN, "no memory");
+		leg_over(leg);
+	}
+}
+
+/* --- attempts ------------------------------------------------------------------------------------------------------------- */
+
+/* How many frames from the first on are missing and lie side by side in the blob. */
+static uint32_t count_together(const struct run *run, uint64_t missing, uint32_t first)
+{
+	uint32_t n = 1;
+	if (run->job.kind == OBD_JOB_RAW && run->job.block + first == 0)
+		return 1; /* the head of the blob; the other chunks count from its end */
+	while (first + n < run->job.nblocks && missing >> (first + n) & 1)
+		n++;
+	return n;
+}
+
+static void start_attempt(struct run *run)
+{
+	uint64_t missing = unsettled(run);
+	run->legs = 1; /* a leg that is over at once does not end the attempt */
+	run->excuse = 0;
+	if (run->job.kind == OBD_JOB_PROBE)
+		start_probe(run);
+	for (uint32_t i = 0, n; i < run->job.nblocks && !run->err; i += n) {
+		n = 1;
+		if (!(missing >> i & 1))
+			continue;
+		n = count_together(run, missing, i);
+		start_leg(run, i, n);
+	}
+	attempt_part_over(run);
+}
+
+/* Turns into the next attempt at most RETRIES deep when every leg is over at once. */
+static void attempt_part_over(struct run *run)
+{
+	if (--run->legs > 0)
+		return;
+	bool probe_again = run->job.kind == OBD_JOB_PROBE && run->excuse;
+	if (run->err || (!unsettled(run) && !probe_again)) {
+		report(run, run->err);
+	} else if (run->attempt < RETRIES) {
+		run->attempt++;
+		start_attempt(run);
+	} else {
+		report(run, run->excuse ? run->excuse : EBADMSG);
+	}
+}
+
+/* --- start ---------------------------------------------------------------------------------------------------------------- */
+
+static void refuse(struct obd_fetcher *f, const struct obd_fetch_job *job, int err, const char *reason)
+{
+	struct obd_fetch_job copy = *job;
+	obd_fetch_done(&f->side, &copy, err, reason);
+}
+
+static bool state_serves(const struct obd_layer_view *v, enum obd_job_kind kind)
+{
+	return kind == OBD_JOB_BLOCKS ? v->state >= OBD_LAYER_MAPPED : v->state >= OBD_LAYER_SOURCE;
+}
+
+void obd_job_start(struct obd_fetcher *f, const struct obd_fetch_job *job)
+{
+	assert(job->nblocks <= OBD_JOB_FRAMES);
+	struct run *run = calloc(1, sizeof(*run));
+	if (!run) {
+		refuse(f, job, EAGAIN, "no memory");
+		return;
+	}
+	int rc = obd_catalog_layer(&f->seg, job->layer_slot, job->layer_uid, &run->layer);
+	if (rc == 0 && !state_serves(&run->layer, job->kind))
+		rc = -EPROTO;
+	if (rc) {
+		free(run);
+		refuse(f, job, -rc, rc == -ESTALE ? "the layer is no longer open" : "the layer's record cannot be");
+		return;
+	}
+	run->f = f;
+	run->job = *job;
+	obd_list_init(&run->leg_list);
+	obd_list_push_back(&f->runs, &run->link);
+	f->running++;
+	start_attempt(run);
+}
+
+void obd_job_forget_all(struct obd_fetcher *f)
+{
+	while (!obd_list_empty(&f->runs)) {
+		struct run *run = OBD_LIST_ENTRY(f->runs.next, struct run, link);
+		while (!obd_list_empty(&run->leg_list))
+			leg_free(OBD_LIST_ENTRY(run->leg_list.next, struct leg, link));
+		release(run);
+	}
+}
