@@ -38,6 +38,7 @@ check "the group starts" start_group || exit
 start_tgtd
 check "LUN A over three layers" new_lun 1 "$WORK/a.json"
 check "A: all bytes" verify_lun 1 "${STEPS[2]}"
+check "A fetched the layers" test "$(shared_sent)" -gt 1000000
 open_and_verify_b() { new_lun 2 "$WORK/b.json" && verify_lun 2 "$RAW" -R -b 16K; }
 check "LUN B over these and one more: none of the shared is fetched again" no_shared_bytes_by open_and_verify_b
 check "B proved its own right to its repository" b_asked_for_its_repository
