@@ -179,7 +179,7 @@ START_TEST(test_golden_commit_discards)
 }
 END_TEST
 
-/* Twelve layers into one, tags kept: the reference's merge byte for byte. */
+/* Twelve layers into one, tags kept: the reference's merge byte for byte, but that it numbers layers from the top. */
 START_TEST(test_golden_merge)
 {
 	struct obd_lsmt_layer layers[12];
@@ -193,9 +193,11 @@ START_TEST(test_golden_merge)
 		snprintf(name, sizeof(name), "lsmt/stack12/l%02u.lsmt", i);
 		ck_assert_int_eq(obd_lsmt_layer_open(golden_z(name), &layers[i], &err), 0);
 		index[i] = (struct obd_lsmt_layer_index){.seg = layers[i].seg, .n = layers[i].n};
-		files[i] = layers[i].file;
+		files[11 - i] = layers[i].file;
 	}
 	ck_assert_int_eq(obd_lsmt_merge_part(index, 12, &segs, &n), 0);
+	for (size_t i = 0; i < n; i++)
+		segs[i] = obd_lsmt_seg_set_tag(segs[i], (uint8_t)(11 - obd_lsmt_seg_tag(segs[i])));
 	struct obd_file *out = obd_file_new_mem(MEM_MAX);
 	const struct obd_lsmt_write_opts o = {.virtual_size = 2097152, .keep_seg_tags = true};
 	ck_assert_msg(obd_lsmt_commit(segs, n, files, 12, out, &o, NULL, &err) == 0, "%s", err.msg);
