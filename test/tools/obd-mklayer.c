@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/format/file.h"
 #include "common/format/lsmt.h"
@@ -171,7 +170,6 @@ int main(int argc, char **argv)
 	job.out_path = argv[optind + 1];
 	if (make_layer(&job, &err)) {
 		fprintf(stderr, "obd-mklayer: %s\n", err.msg);
-		unlink(job.out_path);
 		return 1;
 	}
 	return 0;
