@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The indexer as an object over a mapped segment: everything of obd-indexer but its process.
+ *
+ * It is the only writer of the regions `catalog` and `index`, and client 0 of the cache, through which it reads all metadata.
+ * One per process, single-threaded. Nothing waits for the network or for another process; what does block, shortly, are the
+ * reading of image configurations and the writing of result files.
+ */
+#ifndef OBD_INDEXER_INDEXER_H
+#define OBD_INDEXER_INDEXER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "shmcache/segment.h"
+
+struct obd_indexer;
+
+/*
+ * Adopts what the catalog holds, or sets an empty one up, and attaches to client area 0 (which must be fresh). seg has
+ * `catalog`, `index` and client area 0 writable and `frames`, `fills`, `table` at least readable; it stays the caller's.
+ * NULL with a line in err: memory, or a region that is missing. Aborts when the catalog contradicts itself.
+ */
+struct obd_indexer *obd_indexer_new(struct obd_segment *seg, uint32_t incarnation, struct obd_err *err);
+
+/* Frees this process's memory. The segment stays as a kill would leave it. */
+void obd_indexer_free(struct obd_indexer *ix);
+
+/* Client c (1 ...) is there: its area is in seg. The same incarnation again changes nothing. */
+void obd_indexer_client_up(struct obd_indexer *ix, uint32_t c, uint64_t incarnation);
+
+/* Client c is gone: drops its opens, its references and its replies. The caller then drops the area. */
+void obd_indexer_client_down(struct obd_indexer *ix, uint32_t c);
+
+/* Does what is there to do now. True: did something, ask again. */
+bool obd_indexer_poll(struct obd_indexer *ix);
+
+/* Is there something in a ring? For the arm hook. */
+bool obd_indexer_has_work(const struct obd_indexer *ix);
+
+/* When obd_indexer_poll wants to be called though nothing arrived (monotonic ns); 0: never. */
+uint64_t obd_indexer_deadline(const struct obd_indexer *ix);
+
+/* Once per second: heartbeats of both process rows, and a look at all open tables past the rings. */
+void obd_indexer_tick(struct obd_indexer *ix);
+
+#endif
