@@ -76,13 +76,11 @@ struct obd_io {
 	obd_io_fn *fn; /* not called when obd_read returns 0 */
 	void *arg;
 	/* ------------------------------------------------------------ */
-	struct obd_list link;	 /* device's pending reads */
-	struct obd_list waiting; /* client's queue for request slots */
-	uint64_t done_to;	 /* bytes of a prefix that needs no more looking at */
-	struct obd_piece *pieces;
-	uint32_t npieces;
-	uint32_t outstanding;
-	int result;
+	struct obd_list link;	   /* the device's reads under way */
+	struct obd_list retry;	   /* the client's reads that want request slots */
+	uint64_t resolved_to;	   /* bytes from the start that are copied, or stand in pieces */
+	struct obd_pieces *pieces; /* what waits for blocks; NULL when nothing does */
+	uint32_t outstanding;	   /* requests posted */
 };
 
 /* Reads. 0: done, buf is filled, fn is not called: every block was in the cache (no system call was made). 1: under way, fn

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The client library from inside.
+ *
+ *   link.c    the socket to the supervisor, the segment, reconnecting, dispatch
+ *   device.c  opens: the open table, replies, adopting an image's index
+ *   io.c      reads: index lookup, copies, requests for what is missing
+ *
+ * If this process dies, its socket closes, and cached and the indexer drop what it asked for. If the group dies, the old
+ * mapping stays readable (hits go on) until a new group's grants have arrived; then devices are opened again and reads ask
+ * again.
+ */
+#ifndef OBD_FRONTEND_CLIENT_INTERNAL_H
+#define OBD_FRONTEND_CLIENT_INTERNAL_H
+
+#include "common/format/lsmt_layout.h"
+#include "frontend/client/client.h"
+#include "shmcache/reader.h"
+
+/* One contiguous part of one block that a read still needs. */
+struct obd_piece {
+	struct obd_io *io;
+	uint64_t io_offset; /* where in io->buf */
+	uint32_t layer;	    /* index into the device's layer list */
+	uint32_t block;
+	uint32_t offset; /* in the block */
+	uint32_t len;
+	uint16_t group; /* pieces that one request covers, counted at its first piece */
+	int16_t slot;	/* request slot, at the first piece of a posted group; -1 otherwise */
+	bool done;
+};
+
+enum { OBD_PIECES = 64 };
+
+/* A read's window of pieces; from a free list of the client. */
+struct obd_pieces {
+	struct obd_pieces *next_free;
+	uint32_t count;
+	uint32_t first_open; /* pieces below are posted or done */
+	struct obd_piece piece[OBD_PIECES];
+};
+
+enum link_state { LINK_DOWN, LINK_HANDSHAKE, LINK_UP };
+
+struct obd_client {
+	char socket_path[108];
+	enum link_state state;
+	int sock;
+	int epfd;
+	int timerfd;
+	uint64_t backoff_ms;
+	uint32_t id;
+	bool mapped;		 /* seg and reader are usable, be the group alive or not */
+	struct obd_segment seg;	 /* in use */
+	struct obd_segment next; /* of the handshake under way */
+	struct obd_reader reader;
+	struct obd_list devices;
+	struct obd_list retry; /* struct obd_io by retry: wait for request slots */
+	struct obd_device *slot_owner[OBD_OPEN_SLOTS];
+	struct obd_pieces *free_pieces;
+	struct obd_err why; /* the last failed handshake */
+};
+
+struct obd_device {
+	struct obd_list link;
+	struct obd_client *client;
+	char *path;
+	obd_device_fn *fn;
+	void *arg;
+	enum obd_device_state state;
+	bool usable;	/* image below belongs to the segment in use; false while it is being opened again */
+	bool announced; /* fn was called */
+	int slot;	/* open slot; -1: none */
+	uint64_t seq;
+	uint64_t reopen_ns; /* when to open again after a failed re-open; 0: not waiting */
+	uint64_t bytes;
+	int err;
+	char reason[OBD_REASON_BYTES];
+	struct obd_list ios;
+	/* the image, copied out of the catalog and checked */
+	const struct obd_lsmt_seg *index;
+	uint64_t index_count;
+	uint32_t nlayers;
+	uint32_t layer_slot[OBD_IMAGE_LAYERS + 1];
+	uint32_t layer_uid[OBD_IMAGE_LAYERS + 1];
+};
+
+/* link.c */
+void obd_client_arm_timer(struct obd_client *c, uint64_t ms);
+
+/* device.c */
+void obd_device_post(struct obd_device *dev); /* asks the indexer, when connected */
+bool obd_devices_poll(struct obd_client *c);  /* replies; true: did something */
+bool obd_devices_have_work(const struct obd_client *c);
+void obd_devices_lost(struct obd_client *c);  /* the segment is about to be replaced */
+void obd_devices_again(struct obd_client *c); /* a new segment is there */
+bool obd_devices_turn(struct obd_client *c);  /* timers; true: one still waits */
+
+/* io.c */
+void obd_ios_resume(struct obd_device *dev); /* the device became usable (again) */
+void obd_ios_lost(struct obd_device *dev);   /* requests are gone with the segment */
+void obd_ios_fail(struct obd_device *dev, int result);
+void obd_ios_retry(struct obd_client *c); /* request slots may be free */
+void obd_io_answer(void *arg, void *cookie, int err);
+void obd_client_free_pieces(struct obd_client *c);
+
+#endif

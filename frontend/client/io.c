@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Reads. A read is resolved from left to right: zeros and cached blocks are copied on the spot, missing parts become pieces, up
+ * to OBD_PIECES at a time. Neighbouring missing blocks of one layer are one request. When a request is answered its pieces are
+ * copied at once, so a read makes progress even in a cache that is smaller than the read; when all pieces are done the walk
+ * goes on behind them.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/util.h"
+#include "common/format/merge.h"
+#include "frontend/client/internal.h"
+
+#define SECTOR UINT64_C(512)
+
+enum resolve { RESOLVED, PARTLY, BROKEN };
+
+static struct obd_pieces *take_pieces(struct obd_client *c)
+{
+	struct obd_pieces *p = c->free_pieces;
+	if (p)
+		c->free_pieces = p->next_free;
+	else
+		p = malloc(sizeof *p);
+	if (p)
+		p->count = p->first_open = 0;
+	return p;
+}
+
+static void give_pieces(struct obd_client *c, struct obd_io *io)
+{
+	if (!io->pieces)
+		return;
+	io->pieces->next_free = c->free_pieces;
+	c->free_pieces = io->pieces;
+	io->pieces = NULL;
+}
+
+void obd_client_free_pieces(struct obd_client *c)
+{
+	while (c->free_pieces) {
+		struct obd_pieces *p = c->free_pieces;
+		c->free_pieces = p->next_free;
+		free(p);
+	}
+}
+
+/* --- resolving
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+/* Notes a missing part; false: the window is full (or there is no memory for one). */
+static bool add_piece(struct obd_io *io, uint64_t io_offset, uint32_t layer, uint32_t block, uint32_t offset, uint32_t len)
+{
+	if (!io->pieces)
+		io->pieces = take_pieces(io->dev->client);
+	struct obd_pieces *w = io->pieces;
+	if (!w || w->count == OBD_PIECES)
+		return false;
+	w->piece[w->count++] = (struct obd_piece){
+		.io = io, .io_offset = io_offset, .layer = layer, .block = block, .offset = offset, .len = len, .slot = -1};
+	return true;
+}
+
+/* [moff, moff + len) of a layer's file goes to io->buf + io_offset; *did: how far it got. */
+static enum resolve read_layer(struct obd_io *io, uint32_t layer, uint64_t moff, uint64_t len, uint64_t io_offset,
+			       uint64_t *did)
+{
+	struct obd_device *dev = io->dev;
+	struct obd_reader *r = &dev->client->reader;
+	uint64_t bb = r->seg->geo.block_bytes;
+	for (*did = 0; *did < len;) {
+		uint64_t pos = moff + *did;
+		uint64_t block = pos >> r->block_shift;
+		uint32_t in_block = (uint32_t)(pos & (bb - 1));
+		uint32_t n = (uint32_t)obd_min_u64(len - *did, bb - in_block);
+		if (block > OBD_KEY_MAX_BLOCK)
+			return BROKEN;
+		int rc = obd_reader_copy(r, dev->layer_slot[layer], dev->layer_uid[layer], false, (uint32_t)block, in_block, n,
+					 (char *)io->buf + io_offset + *did);
+		if (rc == -EAGAIN && !add_piece(io, io_offset + *did, layer, (uint32_t)block, in_block, n))
+			return PARTLY;
+		if (rc && rc != -EAGAIN)
+			return BROKEN;
+		*did += n;
+	}
+	return RESOLVED;
+}
+
+/* One step of the walk: the gap before or the part inside segment i. Returns through *did how many bytes it settled. */
+static enum resolve step(struct obd_io *io, uint64_t pos, uint64_t i, uint64_t *did)
+{
+	struct obd_device *dev = io->dev;
+	uint64_t left = io->len - pos;
+	uint64_t at = io->offset + pos;
+	char *dst = (char *)io->buf + pos;
+	struct obd_lsmt_seg s = {0, 0};
+	if (i < dev->index_count)
+		s = dev->index[i]; /* shared memory: one copy, then checks */
+	uint64_t start = obd_lsmt_seg_offset(s) * SECTOR;
+	uint64_t end = obd_lsmt_seg_end(s) * SECTOR;
+	if (i >= dev->index_count || start >= at + left || end <= at) {
+		*did = left; /* behind the last segment, or a segment that cannot be here */
+		if (i < dev->index_count && end <= at)
+			return BROKEN;
+		memset(dst, 0, left);
+		return RESOLVED;
+	}
+	if (start > at) {
+		*did = start - at;
+		memset(dst, 0, *did);
+		return RESOLVED;
+	}
+	*did = obd_min_u64(left, end - at);
+	if (obd_lsmt_seg_zeroed(s)) {
+		memset(dst, 0, *did);
+		return RESOLVED;
+	}
+	if (obd_lsmt_seg_tag(s) >= dev->nlayers)
+		return BROKEN;
+	return read_layer(io, obd_lsmt_seg_tag(s), obd_lsmt_seg_moffset(s) * SECTOR + (at - start), *did, pos, did);
+}
+
+static enum resolve resolve(struct obd_io *io)
+{
+	struct obd_device *dev = io->dev;
+	uint64_t i = obd_lsmt_lookup(dev->index, dev->index_count, (io->offset + io->resolved_to) / SECTOR);
+	while (io->resolved_to < io->len) {
+		uint64_t did;
+		enum resolve rc = step(io, io->resolved_to, i, &did);
+		if (rc == BROKEN)
+			return BROKEN;
+		io->resolved_to += did;
+		if (rc == PARTLY)
+			break;
+		if (i < dev->index_count && obd_lsmt_seg_end(dev->index[i]) * SECTOR <= io->offset + io->resolved_to)
+			i++;
+	}
+	return io->pieces && io->pieces->count ? PARTLY : io->resolved_to == io->len ? RESOLVED : BROKEN;
+}
+
+/* --- asking
+ * --------------------------------------------------------------------------------------------------------------------- */
+
+/* How many pieces from i on are one run of blocks of one layer (a block may be needed by several pieces). */
+static uint32_t group_of(const struct obd_pieces *w, uint32_t i, uint32_t *nblocks)
+{
+	const struct obd_piece *first = &w->piece[i];
+	uint32_t last = first->block;
+	uint32_t n = 1;
+	for (; i + n < w->count; n++) {
+		const struct obd_piece *p = &w->piece[i + n];
+		if (p->layer != first->layer || p->block < last || p->block > last + 1 ||
+		    p->block - first->block >= OBD_REQ_BLOCKS)
+			break;
+		last = p->block;
+	}
+	*nblocks = last - first->block + 1;
+	return n;
+}
+
+/* False: no request slot; the read waits in the client's retry list. */
+static bool post_group(struct obd_io *io, uint32_t i, uint32_t *count)
+{
+	struct obd_device *dev = io->dev;
+	struct obd_piece *first = &io->pieces->piece[i];
+	uint32_t nblocks;
+	*count = group_of(io->pieces, i, &nblocks);
+	int slot = obd_reader_post(&dev->client->reader, OBD_JOB_BLOCKS, dev->layer_slot[first->layer],
+				   dev->layer_uid[first->layer], first->block, nblocks, first);
+	if (slot < 0)
+		return false;
+	first->slot = (int16_t)slot;
+	first->group = (uint16_t)*count;
+	io->outstanding++;
+	return true;
+}
+
+static void post(struct obd_io *io)
+{
+	struct obd_client *c = io->dev->client;
+	struct obd_pieces *w = io->pieces;
+	while (w->first_open < w->count) {
+		uint32_t n;
+		if (!post_group(io, w->first_open, &n)) {
+			obd_list_remove(&io->retry);
+			obd_list_push_back(&c->retry, &io->retry);
+			obd_client_arm_timer(c, 1000);
+			break;
+		}
+		w->first_open += n;
+	}
+	obd_reader_kick(&c->reader);
+}
+
+/* --- ends
+ * ----------------------------------------------------------------------------------------------------------------------- */
+
+static void cancel_requests(struct obd_io *io)
+{
+	struct obd_client *c = io->dev->client;
+	for (uint32_t i = 0; io->pieces && i < io->pieces->count; i++)
+		if (io->pieces->piece[i].slot >= 0)
+			obd_reader_cancel(&c->reader, io->pieces->piece[i].slot);
+	io->outstanding = 0;
+}
+
+/* Takes the read out of everything. */
+static void detach(struct obd_io *io)
+{
+	cancel_requests(io);
+	give_pieces(io->dev->client, io);
+	obd_list_remove(&io->link);
+	obd_list_remove(&io->retry);
+}
+
+static void finish(struct obd_io *io, int result)
+{
+	if (result)
+		obd_count(&io->dev->client->reader.own->proc, io_errors, 1);
+	detach(io);
+	io->fn(io, result);
+}
+
+/* Walks on; finishes the read or posts what it needs. */
+static void advance(struct obd_io *io)
+{
+	if (io->pieces)
+		io->pieces->count = io->pieces->first_open = 0;
+	switch (resolve(io)) {
+	case RESOLVED:
+		finish(io, 0);
+		break;
+	case PARTLY:
+		post(io);
+		break;
+	case BROKEN:
+		finish(io, -EIO);
+	}
+}
+
+/* --- answers
+ * -------------------------------------------------------------------------------------------------------------------- */
+
+static int copy_piece(struct obd_io *io, struct obd_piece *p)
+{
+	struct obd_device *dev = io->dev;
+	return obd_reader_copy(&dev->client->reader, dev->layer_slot[p->layer], dev->layer_uid[p->layer], false, p->block,
+			       p->offset, p->len, (char *)io->buf + p->io_offset);
+}
+
+/* Copies a group's pieces; the ones whose block went away meanwhile are kept, to be asked for again. */
+static int copy_group(struct obd_io *io, struct obd_piece *first, uint32_t count)
+{
+	for (uint32_t k = 0; k < count; k++) {
+		int rc = copy_piece(io, &first[k]);
+		if (rc && rc != -EAGAIN)
+			return -EIO;
+		first[k].done = rc == 0;
+	}
+	return 0;
+}
+
+/* All requests are answered: keep what is not done, ask again, or walk on. */
+static void settle(struct obd_io *io)
+{
+	struct obd_pieces *w = io->pieces;
+	uint32_t kept = 0;
+	for (uint32_t i = 0; i < w->count; i++)
+		if (!w->piece[i].done)
+			w->piece[kept++] = w->piece[i];
+	for (uint32_t i = 0; i < kept; i++)
+		w->piece[i].slot = -1;
+	w->count = kept;
+	w->first_open = 0;
+	if (kept)
+		post(io);
+	else
+		advance(io);
+}
+
+static int result_of(int err)
+{
+	return err == ETIMEDOUT || err == EBADMSG ? -err : -EIO;
+}
+
+void obd_io_answer(void *arg, void *cookie, int err)
+{
+	struct obd_piece *first = cookie;
+	struct obd_io *io = first->io;
+	(void)arg;
+	first->slot = -1;
+	io->outstanding--;
+	int rc = err ? result_of(err) : copy_group(io, first, first->group);
+	if (rc)
+		finish(io, rc);
+	else if (io->outstanding == 0 && io->pieces->first_open == io->pieces->count)
+		settle(io);
+}
+
+void obd_ios_retry(struct obd_client *c)
+{
+	struct obd_list todo;
+	if (obd_list_empty(&c->retry))
+		return;
+	todo = c->retry; /* moves the whole list: posting may put reads back */
+	todo.next->prev = todo.prev->next = &todo;
+	obd_list_init(&c->retry);
+	while (!obd_list_empty(&todo)) {
+		struct obd_io *io = OBD_LIST_ENTRY(todo.next, struct obd_io, retry);
+		obd_list_remove(&io->retry);
+		if (io->dev->usable && io->pieces)
+			post(io);
+	}
+}
+
+void obd_ios_lost(struct obd_device *dev)
+{
+	OBD_LIST_FOREACH (it, &dev->ios) {
+		struct obd_io *io = OBD_LIST_ENTRY(it, struct obd_io, link);
+		obd_list_remove(&io->retry);
+		io->outstanding = 0; /* the slots went with the segment */
+		give_pieces(dev->client, io);
+		io->resolved_to = 0;
+	}
+}
+
+void obd_ios_resume(struct obd_device *dev)
+{
+	struct obd_list todo;
+	obd_list_init(&todo);
+	while (!obd_list_empty(&dev->ios)) {
+		struct obd_list *e = dev->ios.next;
+		obd_list_remove(e);
+		obd_list_push_back(&todo, e);
+	}
+	while (!obd_list_empty(&todo)) {
+		struct obd_io *io = OBD_LIST_ENTRY(todo.next, struct obd_io, link);
+		obd_list_remove(&io->link);
+		obd_list_push_back(&dev->ios, &io->link);
+		advance(io);
+	}
+}
+
+void obd_ios_fail(struct obd_device *dev, int result)
+{
+	while (!obd_list_empty(&dev->ios))
+		finish(OBD_LIST_ENTRY(dev->ios.next, struct obd_io, link), result);
+}
+
+/* --- the caller's side
+ * ------------------------------------------------------------------------------------------------------------ */
+
+int obd_read(struct obd_io *io)
+{
+	struct obd_device *dev = io->dev;
+	uint64_t end;
+	if (dev->state != OBD_DEVICE_READY)
+		return -ENODEV;
+	if (!obd_add_u64(io->offset, io->len, &end) || end > dev->bytes)
+		return -EINVAL;
+	io->resolved_to = 0;
+	io->pieces = NULL;
+	io->outstanding = 0;
+	obd_count(&dev->client->reader.own->proc, requests, 1);
+	enum resolve rc = dev->usable ? resolve(io) : PARTLY;
+	if (rc == RESOLVED)
+		return 0;
+	if (rc == BROKEN) {
+		give_pieces(dev->client, io);
+		obd_count(&dev->client->reader.own->proc, io_errors, 1);
+		return -EIO;
+	}
+	obd_list_init(&io->retry);
+	obd_list_push_back(&dev->ios, &io->link);
+	if (dev->usable)
+		post(io);
+	return 1;
+}
+
+void obd_io_cancel(struct obd_io *io)
+{
+	detach(io);
+}

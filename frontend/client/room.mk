@@ -1,0 +1,1 @@
+$(eval $(call room,frontend/client,$(wildcard frontend/client/*.c)))
