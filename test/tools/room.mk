@@ -2,6 +2,8 @@
 TEST_TOOLS := $(B)/test/obd-iscsi $(B)/test/obd-mklayer
 $(eval $(call program,test/obd-iscsi,test/tools/obd-iscsi.c test/tools/latency.c,,-liscsi -lcrypto))
 $(eval $(call program,test/obd-mklayer,test/tools/obd-mklayer.c,common/format common/base,-llz4 -lzstd))
+TEST_TOOLS += $(B)/test/fakechild
+$(eval $(call program,test/fakechild,test/tools/fakechild.c,common/daemon common/config common/base,-lyaml -ljansson))
 
 .PHONY: test-tools
 test-tools: $(TEST_TOOLS) ## the iSCSI client and the layer maker that tests use
