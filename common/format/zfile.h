@@ -157,7 +157,7 @@ struct obd_zfile_opts {
  * overwrite_header), so dst may be a pipe-like sink. Blocks, allocates; one thread. */
 struct obd_zfile_writer;
 
-/* dst stays the caller's and must outlive the writer. NULL with a line in err. */
+/* dst stays the caller's and must outlive the writer. NULL with a line in err and the reason in errno. */
 struct obd_zfile_writer *obd_zfile_writer_new(struct obd_file *dst, const struct obd_zfile_opts *opts, struct obd_err *err);
 
 /* Appends n plain bytes. 0 or a negative errno, after which only obd_zfile_writer_free is allowed. */

@@ -125,8 +125,11 @@ static int check_opts(const struct obd_zfile_opts *o, struct obd_err *err)
 struct obd_zfile_writer *obd_zfile_writer_new(struct obd_file *dst, const struct obd_zfile_opts *opts, struct obd_err *err)
 {
 	unsigned char header[OBD_ZFILE_HEADER_BYTES];
-	if (check_opts(opts, err))
+	int rc = check_opts(opts, err);
+	if (rc) {
+		errno = -rc;
 		return NULL;
+	}
 	struct obd_zfile_writer *w = calloc(1, sizeof(*w));
 	if (!w)
 		goto nomem;
@@ -139,15 +142,16 @@ struct obd_zfile_writer *obd_zfile_writer_new(struct obd_file *dst, const struct
 	if (!w->zstd || !w->plain || !w->stored)
 		goto nomem;
 	put_header(w, OBD_ZFILE_FLAG_HEADER, false, 0, header);
-	int rc = emit(w, header, sizeof(header));
+	rc = emit(w, header, sizeof(header));
 	if (!rc)
 		return w;
 	obd_err_set(err, -rc, "zfile header: write: %s", strerror(-rc));
-	obd_zfile_writer_free(w);
-	return NULL;
+	goto fail;
 nomem:
-	obd_err_set(err, ENOMEM, "out of memory");
+	rc = obd_err_set(err, ENOMEM, "out of memory");
+fail:
 	obd_zfile_writer_free(w);
+	errno = -rc;
 	return NULL;
 }
 
@@ -248,7 +252,7 @@ int obd_zfile_write(struct obd_file *src, struct obd_file *dst, const struct obd
 		return obd_err_set(err, -rc, "zfile: source: %s", strerror(-rc));
 	struct obd_zfile_writer *w = obd_zfile_writer_new(dst, opts, err);
 	if (!w)
-		return -EIO;
+		return -errno;
 	rc = copy_all(src, total, w, progress, progress_ctx);
 	if (!rc)
 		rc = obd_zfile_writer_finish(w, bytes);

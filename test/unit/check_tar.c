@@ -196,6 +196,6 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {test_golden_content, test_golden_framing, test_not_wrapped,  test_size_fields,
-					     test_pax_records,	  test_hostile,	       test_writer_limits};
+				      test_pax_records,	   test_hostile,	test_writer_limits};
 	return run_cases("tar", tests, OBD_ARRAY_SIZE(tests));
 }

@@ -399,6 +399,7 @@ START_TEST(test_writer_refusals)
 	o.block_bytes = 131072;
 	ck_assert_int_eq(obd_zfile_write(in, out, &o, NULL, NULL, NULL, &err), -EINVAL);
 	o.block_bytes = 4096;
+	ck_assert_int_eq(obd_zfile_write(out, in, &o, NULL, NULL, NULL, &err), -EROFS);
 	o.algorithm = 3;
 	ck_assert_int_eq(obd_zfile_write(in, out, &o, NULL, NULL, NULL, &err), -EINVAL);
 	obd_file_close(in);
@@ -408,9 +409,8 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {test_golden_read,	test_golden_write,    test_random_reads,
-					     test_event_driven, test_hostile_offsets, test_hostile_trailer,
-					     test_refusals,	test_hostile_table,   test_hostile_files,
-					     test_round_trip,	test_writer_refusals};
+	const TTest *const tests[] = {test_golden_read,	    test_golden_write,	  test_random_reads,   test_event_driven,
+				      test_hostile_offsets, test_hostile_trailer, test_refusals,       test_hostile_table,
+				      test_hostile_files,   test_round_trip,	  test_writer_refusals};
 	return run_cases("zfile", tests, OBD_ARRAY_SIZE(tests));
 }
