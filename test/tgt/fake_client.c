@@ -37,7 +37,7 @@ struct obd_client {
 struct obd_device {
 	struct obd_client *c;
 	struct obd_list link;
-	struct obd_list ios; /* under way, oldest first */
+	struct obd_list misses; /* oldest first */
 	obd_device_fn *fn;
 	void *arg;
 	enum obd_device_state state;
@@ -46,6 +46,13 @@ struct obd_device {
 	unsigned int pending_ms, break_ms, delay_ms, mix;
 	bool hang;
 	char reason[128];
+};
+
+/* A read under way. The fake keeps nothing in struct obd_io. */
+struct miss {
+	struct obd_list link;
+	struct obd_io *io;
+	uint64_t due_ns;
 };
 
 static uint64_t after_ms(unsigned int ms)
@@ -132,7 +139,7 @@ int obd_client_open(struct obd_client *c, const char *path, obd_device_fn *fn, v
 	d->fn = fn;
 	d->arg = arg;
 	d->raw = -1;
-	obd_list_init(&d->ios);
+	obd_list_init(&d->misses);
 	int rc = read_words(d, path, err);
 	if (rc) {
 		free(d);
@@ -179,9 +186,11 @@ static void fill(struct obd_io *io)
 	memset((char *)io->buf + n, 0, io->len - (uint64_t)n);
 }
 
-static void answer(struct obd_io *io, int result)
+static void answer(struct miss *m, int result)
 {
-	obd_list_remove(&io->link);
+	struct obd_io *io = m->io;
+	obd_list_remove(&m->link);
+	free(m);
 	if (!result)
 		fill(io);
 	io->fn(io, result);
@@ -189,11 +198,11 @@ static void answer(struct obd_io *io, int result)
 
 static void answer_due(struct obd_device *d)
 {
-	while (!d->hang && !obd_list_empty(&d->ios)) {
-		struct obd_io *io = OBD_LIST_ENTRY(d->ios.next, struct obd_io, link);
-		if (obd_clock_ns() < io->done_to) /* the time, here */
+	while (!d->hang && !obd_list_empty(&d->misses)) {
+		struct miss *m = OBD_LIST_ENTRY(d->misses.next, struct miss, link);
+		if (obd_clock_ns() < m->due_ns)
 			break;
-		answer(io, d->state == OBD_DEVICE_FAILED ? -EIO : -d->error);
+		answer(m, d->state == OBD_DEVICE_FAILED ? -EIO : -d->error);
 	}
 }
 
@@ -212,8 +221,8 @@ void obd_client_dispatch(struct obd_client *c)
 void obd_client_close(struct obd_device *dev)
 {
 	dev->state = OBD_DEVICE_FAILED;
-	while (!obd_list_empty(&dev->ios))
-		answer(OBD_LIST_ENTRY(dev->ios.next, struct obd_io, link), -ECANCELED);
+	while (!obd_list_empty(&dev->misses))
+		answer(OBD_LIST_ENTRY(dev->misses.next, struct miss, link), -ECANCELED);
 	obd_list_remove(&dev->link);
 	if (dev->raw >= 0)
 		close(dev->raw);
@@ -252,12 +261,20 @@ int obd_read(struct obd_io *io)
 		fill(io);
 		return 0;
 	}
-	io->done_to = after_ms(d->delay_ms);
-	obd_list_push_back(&d->ios, &io->link);
+	struct miss *m = calloc(1, sizeof *m);
+	m->io = io;
+	m->due_ns = after_ms(d->delay_ms);
+	obd_list_push_back(&d->misses, &m->link);
 	return 1;
 }
 
 void obd_io_cancel(struct obd_io *io)
 {
-	obd_list_remove(&io->link);
+	OBD_LIST_FOREACH_SAFE (it, &io->dev->misses) {
+		struct miss *m = OBD_LIST_ENTRY(it, struct miss, link);
+		if (m->io != io)
+			continue;
+		obd_list_remove(it);
+		free(m);
+	}
 }

@@ -42,7 +42,7 @@ static uint64_t managed_ns;
 __attribute__((noreturn)) static void die(const char *what, struct iscsi_context *is)
 {
 	fprintf(stderr, "obd-scsi: %s: %s\n", what, is ? iscsi_get_error(is) : strerror(errno));
-	exit(1);
+	_exit(1);
 }
 
 static void show(int status, struct scsi_task *task)
@@ -66,7 +66,8 @@ static void command_done(struct iscsi_context *is, int status, void *data, void 
 {
 	(void)is;
 	(void)arg;
-	show(status, data);
+	if (!answered) /* else: libiscsi gives commands back when the context goes */
+		show(status, data);
 	answered = true;
 }
 
@@ -216,15 +217,20 @@ int main(int argc, char **argv)
 	if (o.close_ms) {
 		wait_answer(is, o.close_ms);
 		puts("closed");
-		return 0;
+		fflush(stdout);
+		_exit(0);
 	}
 	if (o.abort_ms || o.reset_ms)
 		manage(is, url->lun, task, &o);
 	wait_answer(is, o.limit_ms);
 	if (!answered && !managed) {
 		puts("no answer");
-		return 1;
+		fflush(stdout);
+		_exit(1);
 	}
 	iscsi_logout_sync(is);
+	scsi_free_scsi_task(task);
+	iscsi_destroy_url(url);
+	iscsi_destroy_context(is);
 	return 0;
 }
