@@ -47,10 +47,11 @@ static const char *label(const struct obd_child *child)
 	return text;
 }
 
-static void kill_child(struct obd_child *child)
+/* why (a text that lives on) becomes the reason of its death, in place of "killed by signal 9". */
+static void kill_child(struct obd_child *child, const char *why)
 {
-	if (child->pid > 0 && !child->killed) {
-		child->killed = true;
+	if (child->pid > 0 && !child->killed_for) {
+		child->killed_for = why;
 		kill(child->pid, SIGKILL);
 	}
 }
@@ -72,7 +73,7 @@ static void on_stop_kill(void *arg)
 		struct obd_child *child = &sv->children[i];
 		if (child->pid > 0) {
 			obd_warn("%s[%d] does not stop: killed", label(child), (int)child->pid);
-			kill_child(child);
+			kill_child(child, "did not stop");
 		}
 	}
 }
@@ -148,7 +149,10 @@ static void on_death(struct obd_child *child, int wait_status)
 	struct obd_supervisor *sv = child->sv;
 	uint64_t now = obd_clock_ns();
 	uint32_t incarnation = child->incarnation++;
-	obd_describe_exit(wait_status, child->last_exit, sizeof child->last_exit);
+	if (child->killed_for)
+		snprintf(child->last_exit, sizeof child->last_exit, "killed: %s", child->killed_for);
+	else
+		obd_describe_exit(wait_status, child->last_exit, sizeof child->last_exit);
 	obd_log(sv->stopping ? OBD_LOG_INFO : OBD_LOG_WARN, "%s[%d] ended: %s", label(child), (int)child->pid,
 		child->last_exit);
 	obd_peer_close(&child->peer);
@@ -295,7 +299,7 @@ static void on_closed(struct obd_peer *peer, const char *why)
 	child->closed_ns = obd_clock_ns();
 	if (why) {
 		obd_error("%s[%d]: %s: killed", label(child), (int)child->pid, why);
-		kill_child(child);
+		kill_child(child, why);
 	}
 }
 
@@ -311,14 +315,15 @@ static void start_child(struct obd_child *child)
 	pid_t pid = obd_spawn(child, &sock);
 	child->started_ns = child->beat_ns = now;
 	child->closed_ns = 0;
-	child->killed = child->reopen_log = false;
+	child->killed_for = NULL;
+	child->reopen_log = false;
 	int rc = pid < 0 ? (int)pid : 0;
 	if (rc == 0) {
 		child->pid = pid;
 		child->state = OBD_CHILD_STARTING;
 		rc = obd_peer_open(&child->peer, sv->loop, sock, &child_peer_ops, child);
 		if (rc < 0)
-			kill_child(child);
+			kill_child(child, "no socket for it");
 	}
 	if (rc < 0) {
 		obd_error("%s cannot be started: %s", label(child), strerror(-rc));
@@ -362,17 +367,17 @@ static void check_silence(struct obd_child *child, uint64_t now)
 	bool starting = child->state == OBD_CHILD_STARTING;
 	uint64_t limit_sec = starting ? OBD_START_TIMEOUT_SEC : child->sv->config->hang_sec;
 	uint64_t since = starting ? child->started_ns : child->beat_ns;
-	if (child->pid <= 0 || child->killed)
+	if (child->pid <= 0 || child->killed_for)
 		return;
 	if (child->closed_ns) {
 		if (now - child->closed_ns > CLOSED_GRACE_NS) {
 			obd_error("%s[%d] closed its socket and goes on: killed", label(child), (int)child->pid);
-			kill_child(child);
+			kill_child(child, "closed its socket");
 		}
 	} else if (now > since && now - since > limit_sec * OBD_SECOND_NS) {
 		obd_error("%s[%d] %s for %u s: killed", label(child), (int)child->pid,
 			  starting ? "has not become ready" : "is silent", (unsigned int)limit_sec);
-		kill_child(child);
+		kill_child(child, starting ? "not ready in time" : "silent");
 	}
 }
 

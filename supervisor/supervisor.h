@@ -54,10 +54,10 @@ struct obd_child {
 	uint32_t incarnation; /* of the process, or of the next one */
 	uint32_t deaths;
 	uint64_t started_ns;
-	uint64_t beat_ns;   /* the last message */
-	uint64_t closed_ns; /* it closed its socket; 0: open */
-	bool killed;	    /* SIGKILL is on its way */
-	bool reopen_log;    /* SIGHUP came before it could take it */
+	uint64_t beat_ns;	/* the last message */
+	uint64_t closed_ns;	/* it closed its socket; 0: open */
+	const char *killed_for; /* SIGKILL is on its way; NULL: no */
+	bool reopen_log;	/* SIGHUP came before it could take it */
 	struct obd_backoff backoff;
 	struct obd_loop_timer *restart;
 	char last_exit[64]; /* "" before the first death */

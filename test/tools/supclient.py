@@ -7,6 +7,8 @@
   supclient.py SOCKET stat              print what obd-stat is told
   supclient.py SOCKET old               HELLO of another protocol version
   supclient.py SOCKET garbage|short|fds|twice|ready   be hostile, print how it ends
+
+OBD_TEST_UID=N makes it user N before it connects.
 """
 import array
 import mmap
@@ -80,6 +82,9 @@ def show_until(sock, last):
 
 def main():
     path, action = sys.argv[1:3]
+    if "OBD_TEST_UID" in os.environ:
+        os.setgroups([])
+        os.setuid(int(os.environ["OBD_TEST_UID"]))
     if action == "many":
         socks = []
         for _ in range(int(sys.argv[3])):
