@@ -75,16 +75,6 @@ static int hook_up(struct obd_daemon *d)
 	return rc;
 }
 
-/* Clients that were granted before us. The message CLIENT_UP may follow; then it changes nothing. */
-static void find_clients(struct obd_indexer_server *s)
-{
-	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++) {
-		const struct obd_client_area *area = s->seg.client[c];
-		if (area && obd_load_acquire(&area->proc.magic) == OBD_SEG_MAGIC)
-			obd_indexer_client_up(s->ix, c, obd_load_relaxed(&area->proc.incarnation));
-	}
-}
-
 static int start(struct obd_daemon *d)
 {
 	struct obd_indexer_server *s = server(d);
@@ -98,7 +88,6 @@ static int start(struct obd_daemon *d)
 		obd_error("%s", err.msg[0] ? err.msg : strerror(-rc));
 		return rc;
 	}
-	find_clients(s);
 	rc = hook_up(d);
 	if (rc)
 		obd_error("event loop: %s", strerror(-rc));
