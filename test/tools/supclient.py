@@ -54,11 +54,12 @@ def receive(sock):
 def protection(fd, flags):
     """"" when fd can be mapped exactly as flags say, else a complaint."""
     can_write = True
+    length = min(os.fstat(fd).st_size, 2 << 20)  # of huge pages at least one
     try:
-        mmap.mmap(fd, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
+        mmap.mmap(fd, length, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
     except PermissionError:
         can_write = False
-    mmap.mmap(fd, 4096, prot=mmap.PROT_READ).close()
+    mmap.mmap(fd, length, prot=mmap.PROT_READ).close()
     return "" if can_write == bool(flags & WRITE) else " WRONG-PROTECTION"
 
 
