@@ -572,7 +572,7 @@ END_TEST
 START_TEST(arena_full)
 {
 	teardown();
-	fake_init(&fk, BLOCK_BYTES, 64, 24u << 10);
+	fake_init(&fk, BLOCK_BYTES, 64, 12u << 10);
 	make_layers();
 	fake_start(&fk);
 	uint32_t failed = 0;
