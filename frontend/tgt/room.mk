@@ -12,6 +12,4 @@ $(B)/lib/bs_overlaybd.so: $(TGT_OBJS) $(TGT_ARCHIVES) frontend/tgt/bs_overlaybd.
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) $(TGT_LDFLAGS) -o $@ $(TGT_OBJS) $(TGT_ARCHIVES)
 
-ifneq ($(wildcard frontend/client/room.mk),)
 PROGRAMS += $(B)/lib/bs_overlaybd.so
-endif
