@@ -217,7 +217,7 @@ static void detach(struct obd_io *io)
 
 static void finish(struct obd_io *io, int result)
 {
-	if (result)
+	if (result && io->dev->client->mapped)
 		obd_count(&io->dev->client->reader.own->proc, io_errors, 1);
 	detach(io);
 	io->fn(io, result);
@@ -363,8 +363,11 @@ int obd_read(struct obd_io *io)
 	io->resolved_to = 0;
 	io->pieces = NULL;
 	io->outstanding = 0;
-	obd_count(&dev->client->reader.own->proc, requests, 1);
-	enum resolve rc = dev->usable ? resolve(io) : PARTLY;
+	enum resolve rc = PARTLY;
+	if (dev->usable) {
+		obd_count(&dev->client->reader.own->proc, requests, 1);
+		rc = resolve(io);
+	}
 	if (rc == RESOLVED)
 		return 0;
 	if (rc == BROKEN) {

@@ -43,8 +43,18 @@ void obd_client_arm_timer(struct obd_client *c, uint64_t ms)
 	timerfd_settime(c->timerfd, 0, &its, NULL);
 }
 
+/* The segment dies with the group. It is unmapped at once: its huge pages are what the next group's segment is made of. */
+static void unmap(struct obd_client *c)
+{
+	obd_devices_lost(c);
+	obd_segment_close(&c->seg);
+	c->mapped = false;
+}
+
 static void drop_socket(struct obd_client *c)
 {
+	if (c->mapped)
+		unmap(c);
 	if (c->sock >= 0)
 		close(c->sock); /* leaves the epoll set by itself */
 	c->sock = -1;
@@ -107,17 +117,15 @@ static int welcome(struct obd_client *c, const struct obd_msg *msg)
 		rc = watch(c, c->next.bell_client[msg->index]);
 	if (rc)
 		return rc;
-	obd_devices_lost(c);
-	obd_segment_close(&c->seg);
 	c->seg = c->next;
 	obd_segment_init(&c->next);
 	c->id = msg->index;
 	c->state = LINK_UP;
 	c->backoff_ms = BACKOFF_FIRST_MS;
 	obd_reader_attach(&c->reader, &c->seg, c->id, OBD_ROLE_FRONTEND, (uint32_t)msg->arg);
-	if (c->mapped)
+	if (c->was_up)
 		obd_info("connected to the group again");
-	c->mapped = true;
+	c->mapped = c->was_up = true;
 	obd_devices_again(c);
 	return 0;
 }
