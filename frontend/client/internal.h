@@ -50,7 +50,8 @@ struct obd_client {
 	int timerfd;
 	uint64_t backoff_ms;
 	uint32_t id;
-	bool mapped;		 /* seg and reader are usable, be the group alive or not */
+	bool mapped; /* seg and reader are usable */
+	bool was_up;
 	struct obd_segment seg;	 /* in use */
 	struct obd_segment next; /* of the handshake under way */
 	struct obd_reader reader;
