@@ -630,6 +630,71 @@ START_TEST(hostile_client)
 }
 END_TEST
 
+/* --- what other writers wrote ------------------------------------------------------------------------------------------- */
+
+static unsigned char golden_want[2u << 20], golden_got[2u << 20];
+
+/* Opens these layers (shell pattern below dir) as one image and compares it with a raw one. */
+static void check_golden(const char *pattern, const char *want)
+{
+	char cmd[1024], path[128];
+	struct obd_reply r = {.image_slot = 0};
+	snprintf(path, sizeof path, "%s/golden.json", fk.dir);
+	snprintf(cmd, sizeof cmd,
+		 "cd %s && { echo '{\"lowers\": ['; sep=; for f in %s; do echo \"$sep{\\\"file\\\": \\\"$PWD/$f\\\"}\"; sep=,; "
+		 "done; echo ']}'; } > golden.json",
+		 fk.dir, pattern);
+	ck_assert_int_eq(system(cmd), 0);
+	fake_post(&fk, 0, path);
+	fake_run(&fk);
+	ck_assert_msg(fake_reply(&fk, 0, &r) == OBD_REPLY_READY, "%s: %s", pattern, r.reason);
+	const struct obd_image *im = &fk.seg.catalog->image[r.image_slot];
+	snprintf(path, sizeof path, "%s/%s", fk.dir, want);
+	struct obd_file *f = obd_file_open_path(path, O_RDONLY, 0, NULL);
+	ck_assert_ptr_nonnull(f);
+	ssize_t n = obd_file_pread(f, golden_want, sizeof golden_want, 0);
+	obd_file_close(f);
+	ck_assert_int_eq(im->virtual_bytes, (uint64_t)n);
+	ck_assert_msg(fake_image_read(&fk, im, 0, (uint64_t)n, golden_got), "%s cannot be read", pattern);
+	ck_assert_msg(memcmp(golden_want, golden_got, (size_t)n) == 0, "%s reads wrong", pattern);
+	fake_close(&fk, 0);
+}
+
+START_TEST(golden)
+{
+	static const char *const one[] = {"lsmt/single/committed.lsmt",
+					  "lsmt/single/commit_of_sealed.lsmt",
+					  "lsmt/single/sealed.lsmt",
+					  "lsmt/single/committed-tgtera.lsmt",
+					  "tar/commit-z-t-zstd.tar",
+					  "tar/commit-z-t-lz4-64k.tar",
+					  "tar/commit-z-t-threads2.tar",
+					  "tar/tgtera-zfile-t.tar",
+					  "tar/commit-z.zfile",
+					  "tar/commit-z-t.tar",
+					  "tar/commit-t.tar"};
+	static const char *const many[] = {"stack2", "stack3",	      "stack12", "stack40",
+					   "grow",   "nonzero-start", "idx256",	 "idx257"};
+	const char *data = getenv("OBD_TEST_DATA");
+	char cmd[512], pattern[64], want[64];
+	snprintf(cmd, sizeof cmd, "zstd -dcq '%s/golden-images.tar.zst' | tar -x -C %s", data ? data : "test/data", fk.dir);
+	if (system(cmd) != 0) {
+		fprintf(stderr, "SKIPPED golden: golden-images.tar.zst cannot be unpacked\n");
+		return;
+	}
+	for (size_t i = 0; i < sizeof one / sizeof one[0]; i++)
+		check_golden(one[i], "lsmt/single/expected.raw");
+	for (size_t i = 0; i < sizeof many / sizeof many[0]; i++) {
+		snprintf(pattern, sizeof pattern, "lsmt/%s/l*.lsmt", many[i]);
+		snprintf(want, sizeof want, "lsmt/%s/expected.raw", many[i]);
+		check_golden(pattern, want);
+	}
+	check_golden("merge/merged.zfile.lsmt", "merge/expected.raw");
+	check_golden("merge/merged.tar", "merge/expected.raw");
+	check_golden("merge/merged-lib.lsmt", "merge/expected.raw");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("indexer");
@@ -651,6 +716,7 @@ int main(void)
 	tcase_add_test(opens, killed);
 	tcase_add_test(opens, arena_full);
 	tcase_add_test(opens, hostile_client);
+	tcase_add_test(opens, golden);
 	suite_add_tcase(s, arena);
 	suite_add_tcase(s, opens);
 	SRunner *r = srunner_create(s);
