@@ -6,9 +6,9 @@
  *   device.c  opens: the open table, replies, adopting an image's index
  *   io.c      reads: index lookup, copies, requests for what is missing
  *
- * If this process dies, its socket closes, and cached and the indexer drop what it asked for. If the group dies, the old
- * mapping stays readable (hits go on) until a new group's grants have arrived; then devices are opened again and reads ask
- * again.
+ * If this process dies, its socket closes, and cached and the indexer drop what it asked for. If the group dies, its
+ * segment is unmapped at once, so that a new group can have its huge pages; when that one has granted its own, devices are
+ * opened again and reads ask again.
  */
 #ifndef OBD_FRONTEND_CLIENT_INTERNAL_H
 #define OBD_FRONTEND_CLIENT_INTERNAL_H

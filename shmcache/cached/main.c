@@ -11,6 +11,8 @@
 #include "common/config/config.h"
 #include "shmcache/cached/cached.h"
 
+#define STARVED_NS (5 * OBD_MS_NS)
+
 static int grant(struct obd_daemon *d, const char *name, uint32_t index, uint32_t flags, int fd)
 {
 	struct cached *c = d->priv;
@@ -29,6 +31,8 @@ static bool turn(void *arg)
 	obd_jobs_pump(c);
 	obd_jobs_wake(c);
 	obd_clients_wake(c);
+	if (!obd_list_empty(&c->queue[PRIO_DEMAND])) /* no frame or no fetcher: holds are released without a message */
+		obd_loop_timer_set(c->timer, obd_clock_ns() + STARVED_NS);
 	return did;
 }
 
