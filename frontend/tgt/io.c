@@ -26,6 +26,7 @@
 #include "frontend/tgt/lun.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -33,6 +34,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/util.h"
 #include "frontend/tgt/scsi.h"
 
@@ -96,8 +98,27 @@ static void set_error(struct op *op, uint8_t key, uint16_t asc)
 	op->asc = asc;
 }
 
+/* A registry that is down fails every read: one line a second says enough. */
+static void log_read_error(const struct op *op, int result)
+{
+	static uint64_t last_ns;
+	static unsigned int unsaid;
+	uint64_t now = obd_clock_ns();
+	if (result == -ECANCELED)
+		return;
+	if (last_ns && now - last_ns < OBD_SECOND_NS) {
+		unsaid++;
+		return;
+	}
+	log_error("overlaybd: lun %" PRIu64 ": read of %" PRIu64 " bytes at %" PRIu64 ": %s (%u more before)\n",
+		  op->lun->lu->lun, op->io.len, op->io.offset, strerror(-result), unsaid);
+	last_ns = now;
+	unsaid = 0;
+}
+
 static void set_errno(struct op *op, int result)
 {
+	log_read_error(op, result);
 	switch (-result) {
 	case ECANCELED: /* the LUN was closed under the command */
 		set_error(op, SENSE_ABORTED_COMMAND, ASC_NONE);
