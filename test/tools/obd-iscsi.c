@@ -48,9 +48,9 @@ static const char usage[] =
 	"  -b BYTES  size of a request (64K)     -q N  requests in flight per session (16)\n"
 	"  -s N      sessions per URL (1)        -t S  seconds to run (5); verify: repeat until then (0: once)\n"
 	"  -n N      stop after N requests       -o BYTES -l BYTES  range (the whole LUN)\n"
-	"  -R        verify in shuffled order    -S N  seed of all that is random (1)\n"
+	"  -R        verify in shuffled order    -S N      seed of all that is random (1)\n"
 	"  -W S      wait for ready (30)         -T S  time-out of one command (120, 0: none)\n"
-	"  -A        log in again when the connection is lost    -k  keep going after errors\n"
+	"  -k        keep going after errors\n"
 	"  -i IQN    initiator name\n"
 	"exit: 0 ok, 1 usage or connection, 2 I/O error, 3 miscompare\n";
 
@@ -85,7 +85,7 @@ static struct {
 	enum mode mode;
 	uint64_t request_bytes, offset_bytes, len_bytes, max_requests, seed;
 	unsigned depth, sessions_per_url, seconds, ready_seconds, command_seconds;
-	bool seconds_given, shuffled, reconnect, keep_going;
+	bool seconds_given, shuffled, keep_going;
 	const char *reference_path, *sha256, *out_path, *initiator;
 } opt = {.request_bytes = 65536,
 	 .depth = 16,
@@ -174,8 +174,7 @@ static int session_login(struct session *s, unsigned number)
 	/* Not the "full connect": that one takes "becoming ready" for a failed login. */
 	if (iscsi_connect_sync(s->iscsi, s->url->portal) || iscsi_login_sync(s->iscsi))
 		goto fail;
-	if (!opt.reconnect)
-		iscsi_set_noautoreconnect(s->iscsi, 1);
+	iscsi_set_noautoreconnect(s->iscsi, 1);
 	return 0;
 fail:
 	fprintf(stderr, "%s: login: %s\n", s->text, s->iscsi ? iscsi_get_error(s->iscsi) : "no memory");
@@ -417,7 +416,7 @@ static void on_answer(struct iscsi_context *iscsi, int status, void *data, void 
 
 static void service(struct session *s, int revents)
 {
-	if (iscsi_service(s->iscsi, revents) >= 0 || opt.reconnect)
+	if (iscsi_service(s->iscsi, revents) >= 0)
 		return;
 	fprintf(stderr, "%s: connection lost: %s\n", s->text, iscsi_get_error(s->iscsi));
 	s->lost = true;
@@ -674,9 +673,6 @@ static void parse_option(int c)
 	case 'T':
 		opt.command_seconds = parse_count(optarg);
 		break;
-	case 'A':
-		opt.reconnect = true;
-		break;
 	case 'k':
 		opt.keep_going = true;
 		break;
@@ -723,7 +719,7 @@ int main(int argc, char **argv)
 		fail_usage("no mode");
 	parse_mode(argv[1]);
 	optind = 2;
-	while ((c = getopt(argc, argv, "r:x:w:b:q:s:t:n:o:l:RS:W:T:Aki:")) != -1)
+	while ((c = getopt(argc, argv, "r:x:w:b:q:s:t:n:o:l:RS:W:T:ki:")) != -1)
 		parse_option(c);
 	check_options(argc - optind);
 	random_state = opt.seed;
