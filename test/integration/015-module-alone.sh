@@ -101,6 +101,9 @@ check "READ: becoming ready" answers 6 "check 02/04/01" -i 512 $READ1
 check "other LUNs are served meanwhile" answers 1 good -i 512 $READ1
 check "it gets ready" "$ISCSI" wait-ready "$(url 6)"
 check "with its size and bytes" verify_lun 6 "$WORK/a.raw"
+fake later pending_ms=1000
+check "an initiator that waits through it reads all bytes" eval 'new_lun 7 "$WORK/later" &&
+	verify_lun 7 "$WORK/a.raw" >"$WORK/out" && cat "$WORK/out" && grep -q "\"errors\":0" "$WORK/out" && remove_lun 7'
 check "REQUEST SENSE has nothing to say now" answers 6 "good 7000000000" -i 18 $SENSE
 fake never pending_ms=1000000
 check "removal of a LUN that is still opening" eval 'new_lun 7 "$WORK/never" && answers 7 "check 02/04/01" $TUR && remove_lun 7'
@@ -135,9 +138,8 @@ check "then the LUN can be removed" remove_lun 7
 
 # ---- removal under load
 removal_under_load() {
-	local n
 	"$ISCSI" randread -t 3 -q 16 -b 4K -k "$(url 3)" >/dev/null 2>&1 &
-	for n in 1 2 3 4 5; do
+	for _ in 1 2 3 4 5; do
 		new_lun 8 "$WORK/mixed" || return 1
 		answers 8 good -i 512 $READ1 || return 1
 		wait_for 2 remove_lun 8 || return 1
