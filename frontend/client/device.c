@@ -266,6 +266,8 @@ static int absolute(const char *path, char **out, struct obd_err *err)
 int obd_client_open(struct obd_client *c, const char *path, obd_device_fn *fn, void *arg, struct obd_device **out,
 		    struct obd_err *err)
 {
+	if (c->state != LINK_UP)
+		return obd_err_set(err, ENOTCONN, "%s: no overlaybd group answers at %s", path, c->socket_path);
 	struct obd_device *dev = calloc(1, sizeof *dev);
 	if (!dev)
 		return obd_err_set(err, ENOMEM, "out of memory");
