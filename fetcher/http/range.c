@@ -114,11 +114,11 @@ static struct obd_http_verdict judge_partial(const struct obd_http_answer *a, ui
 	if (!a->has_range)
 		return refuse(EPROTO, true, "206 without Content-Range");
 	if (a->first != start || a->last != end - 1)
-		return refuse(EPROTO, true, "Content-Range is not the range asked for");
+		return refuse(EPROTO, true, "Content-Range is another range");
 	if (a->has_total && blob_bytes && a->total != blob_bytes)
 		return refuse(EPROTO, true, "the blob has another size than the image says");
 	if (a->has_length && a->length != end - start)
-		return refuse(EAGAIN, false, "Content-Length is not the length asked for");
+		return refuse(EAGAIN, false, "Content-Length is another length");
 	return (struct obd_http_verdict){.what = ""};
 }
 
