@@ -2,8 +2,9 @@
 /*
  * C11 atomics with the order in the name, for words in shared memory.
  *
- * Used in shmcache/ and frontend/client/ only (and by the few process-local flags that signal handlers set). Each edge is
- * labelled at both ends in the code: "publishes: X" names what a release makes visible, "pairs with: X" its acquire.
+ * Used where the segment is: shmcache/, indexer/, frontend/client/ (and for the few process-local flags that signal handlers
+ * set). Each edge is labelled at both ends in the code: "publishes: X" names what a release makes visible, "pairs with: X" its
+ * acquire.
  */
 #ifndef OBD_COMMON_BASE_ATOMIC_H
 #define OBD_COMMON_BASE_ATOMIC_H

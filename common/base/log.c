@@ -23,6 +23,7 @@ static char ident[64];
 static char log_path[4096];
 static int log_fd = STDERR_FILENO;
 static enum obd_log_level min_level = OBD_LOG_INFO;
+static obd_log_sink_fn *sink;
 
 /* The last text written, to fold repeats. */
 static char last_text[LINE_BYTES];
@@ -75,6 +76,13 @@ void obd_log_set_level(enum obd_log_level level)
 	pthread_mutex_unlock(&lock);
 }
 
+void obd_log_sink(obd_log_sink_fn *fn)
+{
+	pthread_mutex_lock(&lock);
+	sink = fn;
+	pthread_mutex_unlock(&lock);
+}
+
 int obd_log_reopen(void)
 {
 	int rc = 0;
@@ -94,6 +102,10 @@ int obd_log_reopen(void)
  * there is nowhere to report it to. */
 static void emit(enum obd_log_level level, const char *text)
 {
+	if (sink) {
+		sink(level, text);
+		return;
+	}
 	struct timespec ts;
 	struct tm tm;
 	char line[LINE_BYTES + 160];

@@ -31,6 +31,11 @@ void obd_log_set_level(enum obd_log_level level);
 /* Opens the same file again, for log rotation. Keeps the old one and returns a negative errno when that fails. */
 int obd_log_reopen(void);
 
+/* Gives every line (level and text, no time and no name) to fn instead of writing it; NULL: write again. For libraries inside a
+ * host that has a log of its own. fn must not log. */
+typedef void obd_log_sink_fn(enum obd_log_level level, const char *text);
+void obd_log_sink(obd_log_sink_fn *fn);
+
 void obd_log(enum obd_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #define obd_debug(...) obd_log(OBD_LOG_DEBUG, __VA_ARGS__)

@@ -41,8 +41,8 @@ enum obd_device_state {
 	OBD_DEVICE_FAILED, /* obd_device_reason says why */
 };
 
-/* Called when a device becomes READY or FAILED (once; not again after a reconnect unless it then fails). May call
- * obd_client_close. */
+/* Called once, when a device becomes READY or FAILED. A device that was READY stays so: when a new group cannot open it again,
+ * its reads wait and the open is repeated every second. May call obd_client_close, except from within obd_client_wait. */
 typedef void obd_device_fn(void *arg, struct obd_device *dev);
 
 /* Asks the group to open an image config (path is made absolute). Returns at once. -ENAMETOOLONG, -EBUSY (too many open),
@@ -63,7 +63,8 @@ const char *obd_device_reason(const struct obd_device *dev); /* one line; "" unl
 int obd_device_errno(const struct obd_device *dev);	     /* positive errno when FAILED */
 
 struct obd_io;
-/* result: 0 or a negative errno: -EIO, -ETIMEDOUT (readTimeoutSec went by), -EBADMSG (corrupt and stayed so), -ECANCELED … */
+/* Ends a read: the library does not touch io once this is called, which may start other reads but must not close the device.
+ * result: 0 or a negative errno: -EIO, -ETIMEDOUT (readTimeoutSec went by), -EBADMSG (corrupt and stayed so), -ECANCELED … */
 typedef void obd_io_fn(struct obd_io *io, int result);
 
 /* One read. Filled in by the caller, who owns it and keeps it and buf alive until it is done; the fields below the line are the

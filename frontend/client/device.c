@@ -266,12 +266,13 @@ static int absolute(const char *path, char **out, struct obd_err *err)
 int obd_client_open(struct obd_client *c, const char *path, obd_device_fn *fn, void *arg, struct obd_device **out,
 		    struct obd_err *err)
 {
-	if (c->state != LINK_UP)
-		return obd_err_set(err, ENOTCONN, "%s: no overlaybd group answers at %s", path, c->socket_path);
+	int rc = obd_client_link(c, err);
+	if (rc)
+		return rc;
 	struct obd_device *dev = calloc(1, sizeof *dev);
 	if (!dev)
 		return obd_err_set(err, ENOMEM, "out of memory");
-	int rc = absolute(path, &dev->path, err);
+	rc = absolute(path, &dev->path, err);
 	if (rc) {
 		free(dev);
 		return rc;

@@ -87,6 +87,8 @@ struct obd_device {
 };
 
 /* link.c */
+/* Connects now, if the link is not up: blocks for the handshake, at most two seconds. 0 or -ENOTCONN. */
+int obd_client_link(struct obd_client *c, struct obd_err *err);
 void obd_client_arm_timer(struct obd_client *c, uint64_t ms);
 
 /* device.c */

@@ -271,9 +271,9 @@ static int socket_path(struct obd_client *c, const char *dir, struct obd_err *er
 	return 0;
 }
 
-static int first_handshake(struct obd_client *c, struct obd_err *err)
+int obd_client_link(struct obd_client *c, struct obd_err *err)
 {
-	int rc = start_handshake(c, err);
+	int rc = c->state == LINK_DOWN ? start_handshake(c, err) : 0;
 	uint64_t end = obd_clock_ns() + HANDSHAKE_MS * OBD_MS_NS;
 	while (rc == 0 && c->state == LINK_HANDSHAKE) {
 		struct pollfd p = {.fd = c->sock, .events = POLLIN};
@@ -307,7 +307,7 @@ int obd_client_new(const char *runtime_dir, struct obd_client **out, struct obd_
 	if (rc == 0)
 		rc = socket_path(c, runtime_dir, err);
 	if (rc == 0)
-		rc = first_handshake(c, err);
+		rc = obd_client_link(c, err);
 	if (rc) {
 		obd_client_free(c);
 		return rc;

@@ -37,12 +37,21 @@ static void client_event(int fd, int events, void *data)
 	obd_client_dispatch(client);
 }
 
+/* The library's lines go where tgtd's own go: a daemonised tgtd has no standard error. */
+static void log_line(enum obd_log_level level, const char *text)
+{
+	if (level >= OBD_LOG_ERROR)
+		log_error("overlaybd: %s\n", text);
+	else
+		log_warning("overlaybd: %s\n", text);
+}
+
 static int client_start(struct obd_err *err)
 {
 	int rc = obd_tgt_io_start();
 	if (rc)
 		return obd_err_set(err, -rc, "cannot set up events: %s", strerror(-rc));
-	obd_log_ident("bs_overlaybd");
+	obd_log_sink(log_line);
 	rc = obd_client_new(NULL, &client, err);
 	if (rc)
 		return rc;
