@@ -5,6 +5,7 @@
 #   make SAN=address,undefined   the same tree into build/san-address-undefined/
 #   make SAN=thread              into build/san-thread/
 #   make WERROR=1            warnings are errors (CI)
+#   make check lint          what must hold before a commit
 
 SAN     ?=
 WERROR  ?=
@@ -26,7 +27,10 @@ ALL_LDFLAGS := -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsani
 .DEFAULT_GOAL := all
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all help clean
+.PHONY: all help clean check check-tsan lint lint-headers install uninstall
+
+# Where tests find their data; the tests of all rooms rely on it.
+export OBD_TEST_DATA := $(CURDIR)/test/data
 
 # $(call room,NAME,SOURCES): one static archive per room, $(O)/NAME.a.
 define room
@@ -62,9 +66,57 @@ all: $(PROGRAMS) ## build every program and the tgt module into build/
 clean: ## remove everything that make built
 	rm -rf build
 
+# ---- tests ------------------------------------------------------------------------------------------------------------
+
+# Rooms may add steps. Everything is built first, with all the jobs that make was given; then one step runs after another.
+# tgtd and libiscsi know nothing of a thread sanitizer's build: that variant runs unit and stress tests only.
+CHECK_STEPS += check-unit check-fuzz-corpus $(if $(filter thread,$(SAN)),,check-integration)
+
+check: all test-tools $(UNIT_BINS) $(REPLAY_BINS) ## every test; closes with "N passed, N failed"; integration needs root
+	+$(Q)MAKE="$(MAKE)" test/check.sh $(CHECK_STEPS)
+
+check-tsan: ## the same under the thread sanitizer, without integration (SAN=thread)
+	+$(Q)$(MAKE) --no-print-directory SAN=thread check
+
+# Each header must compile alone, with the flags of the tree.
+HEADERS_ALONE := $(patsubst %,$(O)/%.alone,$(filter-out build/%,$(wildcard */*.h */*/*.h)))
+lint-headers: $(HEADERS_ALONE)
+$(O)/%.h.alone: %.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -Werror -MMD -MP -MF $(@:.alone=.d) -MT $@ -fsyntax-only -x c $< && touch $@
+
+lint: ## includes, headers alone, formatting, shell, man pages, licence lines
+	$(Q)rc=0; $(MAKE) --no-print-directory -k lint-headers && echo "ok lint: each header compiles alone" || rc=1; \
+	  scripts/lint.sh || rc=1; exit $$rc
+
+# ---- installation -----------------------------------------------------------------------------------------------------
+
+DESTDIR   ?=
+bindir    ?= /opt/overlaybd/bin
+moduledir ?= /usr/lib/tgt/backing-store
+confdir   ?= /etc/overlaybd
+mandir    ?= /usr/share/man
+MANUALS   := $(wildcard doc/*.[1-9])
+
+install: all ## programs, module, man pages, and the configuration where there is none; DESTDIR=
+	install -d "$(DESTDIR)$(bindir)" "$(DESTDIR)$(moduledir)" "$(DESTDIR)$(confdir)"
+	install -m 755 $(filter $(B)/bin/%,$(PROGRAMS)) "$(DESTDIR)$(bindir)"
+	install -m 644 $(filter $(B)/lib/%,$(PROGRAMS)) "$(DESTDIR)$(moduledir)"
+	[ -e "$(DESTDIR)$(confdir)/overlaybd.yaml" ] || install -m 644 conf/overlaybd.yaml "$(DESTDIR)$(confdir)"
+	for m in $(MANUALS); do install -D -m 644 $$m "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}" || exit 1; done
+
+uninstall: ## remove what install made; a configuration that was changed stays
+	rm -f $(patsubst %,"$(DESTDIR)$(bindir)/%",$(notdir $(filter $(B)/bin/%,$(PROGRAMS))))
+	rm -f $(patsubst %,"$(DESTDIR)$(moduledir)/%",$(notdir $(filter $(B)/lib/%,$(PROGRAMS))))
+	! cmp -s conf/overlaybd.yaml "$(DESTDIR)$(confdir)/overlaybd.yaml" || rm "$(DESTDIR)$(confdir)/overlaybd.yaml"
+	for m in $(MANUALS); do rm -f "$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}"; done
+	-rmdir "$(DESTDIR)$(bindir)" "$(DESTDIR)$(dir $(bindir))" "$(DESTDIR)$(confdir)" 2>/dev/null
+
+# ---- help -------------------------------------------------------------------------------------------------------------
+
 help: ## this list
-	@grep -hE '^[a-z][a-z_-]*:.*##' Makefile $(sort $(wildcard */room.mk */*/room.mk)) | sed -E 's/:.*##/\t/' | sort | \
+	@grep -hE '^[a-z][a-z_-]*:.*##' Makefile $(sort $(wildcard */room.mk */*/room.mk)) | sed -E 's/:.*## */\t/' | sort | \
 	  awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
 	@echo "  Variants: SAN=address,undefined  SAN=thread  WERROR=1  V=1"
 
--include $(OBJS:.o=.d)
+-include $(OBJS:.o=.d) $(HEADERS_ALONE:.alone=.d)
