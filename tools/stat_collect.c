@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From the regions into a plain struct. Bounds are this program's own (slots, nframes of the checked geometry). An entry is
+ * copied, then its word is read again; one that changed meanwhile is left out, as it would have been a moment earlier.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/util.h"
+#include "shmcache/catalog.h"
+#include "tools/stat.h"
+
+/* --- counters ------------------------------------------------------------------------------------------------------------- */
+
+static void add_row(struct obd_stat *st, enum obd_role role, const struct obd_proc *row)
+{
+	for (unsigned int i = 0; i < OBD_C_COUNT; i++) {
+		uint64_t v = obd_load_relaxed(&row->counters[i]);
+		st->by_role[role][i] += v;
+		st->total[i] += v;
+	}
+}
+
+static bool is_set_up(const struct obd_proc *row)
+{
+	return obd_load_acquire(&row->magic) == OBD_SEG_MAGIC;
+}
+
+static void add_rows(struct obd_stat *st, const struct obd_segment *seg)
+{
+	if (seg->table)
+		add_row(st, OBD_ROLE_CACHED, &seg->table->proc);
+	if (seg->catalog)
+		add_row(st, OBD_ROLE_INDEXER, &seg->catalog->proc);
+	for (uint32_t i = 0; i < OBD_MAX_FETCHERS; i++)
+		if (seg->fetcher[i] && is_set_up(&seg->fetcher[i]->proc))
+			add_row(st, OBD_ROLE_FETCHER, &seg->fetcher[i]->proc);
+	for (uint32_t i = 0; i < OBD_MAX_CLIENTS; i++)
+		if (seg->client[i] && is_set_up(&seg->client[i]->proc))
+			add_row(st, i ? OBD_ROLE_FRONTEND : OBD_ROLE_INDEXER, &seg->client[i]->proc);
+}
+
+/* The rows of one process; the indexer has a second one, as client 0. */
+static void rows_of(const struct obd_segment *seg, const struct obd_stat_proc *p, const struct obd_proc *row[2])
+{
+	row[0] = row[1] = NULL;
+	if (p->role == OBD_ROLE_CACHED && seg->table)
+		row[0] = &seg->table->proc;
+	if (p->role == OBD_ROLE_INDEXER && seg->catalog)
+		row[0] = &seg->catalog->proc;
+	if (p->role == OBD_ROLE_INDEXER && seg->client[0])
+		row[1] = &seg->client[0]->proc;
+	if (p->role == OBD_ROLE_FETCHER && p->index < OBD_MAX_FETCHERS && seg->fetcher[p->index])
+		row[0] = &seg->fetcher[p->index]->proc;
+	if (p->role == OBD_ROLE_FRONTEND && p->index < OBD_MAX_CLIENTS && seg->client[p->index])
+		row[0] = &seg->client[p->index]->proc;
+}
+
+static void fill_proc(struct obd_stat_proc *p, const struct obd_segment *seg, uint64_t now)
+{
+	const struct obd_proc *row[2];
+	rows_of(seg, p, row);
+	p->has_counters = false;
+	memset(p->counters, 0, sizeof p->counters);
+	for (int r = 0; r < 2; r++)
+		for (unsigned int i = 0; row[r] && i < OBD_C_COUNT; i++) {
+			p->counters[i] += obd_load_relaxed(&row[r]->counters[i]);
+			p->has_counters = true;
+		}
+	if (p->role == OBD_ROLE_FRONTEND && row[0]) { /* it sends the supervisor none */
+		uint64_t beat = obd_load_relaxed(&row[0]->heartbeat_ns);
+		p->heartbeat_age_ms = beat < now ? (now - beat) / OBD_MS_NS : 0;
+	}
+}
+
+/* --- catalog -------------------------------------------------------------------------------------------------------------- */
+
+/* Room for one more element behind n of them; arrays grow by doubling. */
+static void *grow(void *array, uint32_t n, size_t element_bytes)
+{
+	if (n && !obd_is_pow2(n))
+		return array;
+	return reallocarray(array, n ? (size_t)n * 2 : 1, element_bytes);
+}
+
+static int add_layer(struct obd_stat *st, const struct obd_layer_view *v)
+{
+	struct obd_stat_layer *array = grow(st->layers, st->nlayers, sizeof *array);
+	if (!array)
+		return -ENOMEM;
+	st->layers = array;
+	char *name = strdup(v->local ? v->path : v->digest);
+	if (!name)
+		return -ENOMEM;
+	struct obd_stat_layer *l = &array[st->nlayers++];
+	*l = (struct obd_stat_layer){
+		.slot = v->slot,
+		.uid = v->uid,
+		.state = v->state,
+		.local = v->local,
+		.zfile = v->zfile,
+		.blob_bytes = v->blob_bytes,
+		.file_bytes = v->file_bytes,
+		.name = name,
+	};
+	memcpy(l->host, v->host, sizeof l->host);
+	return 0;
+}
+
+static int collect_layers(struct obd_stat *st, const struct obd_segment *seg)
+{
+	struct obd_layer_view *view = malloc(sizeof *view);
+	int rc = view ? 0 : -ENOMEM;
+	for (uint32_t slot = 0; rc == 0 && slot < OBD_LAYER_SLOTS; slot++) {
+		uint64_t word = obd_load_relaxed(&seg->catalog->layer[slot].word);
+		if (obd_word_state(word) == OBD_LAYER_FREE)
+			continue;
+		rc = obd_catalog_layer(seg, slot, (uint32_t)obd_word_seq(word), view);
+		if (rc == 0)
+			rc = add_layer(st, view);
+		else if (rc == -EPROTO)
+			st->bad_entries++;
+		if (rc != -ENOMEM)
+			rc = 0;
+	}
+	free(view);
+	return rc;
+}
+
+static int add_image(struct obd_stat *st, uint32_t slot, const struct obd_image *e, uint64_t word)
+{
+	if (e->nlayers == 0 || e->nlayers > OBD_IMAGE_LAYERS) {
+		st->bad_entries++;
+		return 0;
+	}
+	struct obd_stat_image *array = grow(st->images, st->nimages, sizeof *array);
+	if (!array)
+		return -ENOMEM;
+	st->images = array;
+	struct obd_stat_image *im = &array[st->nimages++];
+	*im = (struct obd_stat_image){
+		.slot = slot,
+		.uid = (uint32_t)obd_word_seq(word),
+		.virtual_bytes = e->virtual_bytes,
+		.index_segments = e->index_count,
+		.refs = obd_load_relaxed(&e->refs),
+		.nlayers = e->nlayers,
+	};
+	memcpy(im->layer_uid, e->layer_uid, im->nlayers * sizeof im->layer_uid[0]);
+	return 0;
+}
+
+static int collect_images(struct obd_stat *st, const struct obd_segment *seg)
+{
+	int rc = 0;
+	for (uint32_t slot = 0; rc == 0 && slot < OBD_IMAGE_SLOTS; slot++) {
+		const struct obd_image *entry = &seg->catalog->image[slot];
+		struct obd_image copy;
+		uint64_t word = obd_load_acquire(&entry->word); /* edge: image-publish */
+		if (obd_word_state(word) != OBD_IMAGE_READY)
+			continue;
+		memcpy((void *)&copy, (const void *)entry, sizeof copy);
+		obd_fence_acquire();
+		if (obd_load_relaxed(&entry->word) == word)
+			rc = add_image(st, slot, &copy, word);
+	}
+	return rc;
+}
+
+/* --- frames --------------------------------------------------------------------------------------------------------------- */
+
+static int by_uid(const void *a, const void *b)
+{
+	const struct obd_stat_layer *const *la = a, *const *lb = b;
+	return (*la)->uid < (*lb)->uid ? -1 : (*la)->uid > (*lb)->uid;
+}
+
+static struct obd_stat_layer *find_uid(struct obd_stat_layer **sorted, uint32_t n, uint32_t uid)
+{
+	struct obd_stat_layer want = {.uid = uid}, *key = &want;
+	struct obd_stat_layer **hit = n ? bsearch(&key, sorted, n, sizeof(struct obd_stat_layer *), by_uid) : NULL;
+	return hit ? *hit : NULL;
+}
+
+static void count_frame(struct obd_stat *st, const struct obd_frame *frame, struct obd_stat_layer **sorted)
+{
+	uint32_t state = obd_load_acquire(&frame->state); /* edge: frame-state */
+	if (state >= OBD_FRAME_STATES) {
+		st->frames_odd++;
+		return;
+	}
+	st->frames_by_state[state]++;
+	if (state != OBD_FRAME_VALID)
+		return;
+	uint64_t key = obd_load_relaxed(&frame->key);
+	bool raw = (key & OBD_KEY_RAW) != 0;
+	struct obd_stat_layer *layer = find_uid(sorted, st->nlayers, (uint32_t)(key >> 32));
+	st->cached_frames_raw += raw;
+	if (layer && raw)
+		layer->cached_chunks++;
+	else if (layer)
+		layer->cached_blocks++;
+}
+
+static int collect_frames(struct obd_stat *st, const struct obd_segment *seg)
+{
+	struct obd_stat_layer **sorted = calloc(st->nlayers + 1u, sizeof(struct obd_stat_layer *));
+	if (!sorted)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < st->nlayers; i++)
+		sorted[i] = &st->layers[i];
+	qsort(sorted, st->nlayers, sizeof(struct obd_stat_layer *), by_uid);
+	for (uint32_t f = 0; f < seg->geo.nframes; f++)
+		count_frame(st, &seg->frame[f], sorted);
+	free(sorted);
+	return 0;
+}
+
+/* --- clients' tables ------------------------------------------------------------------------------------------------------ */
+
+static uint64_t age(uint64_t since_ns, uint64_t now)
+{
+	return since_ns && since_ns < now ? now - since_ns : 0;
+}
+
+static void collect_requests(struct obd_stat *st, const struct obd_client_area *area, uint64_t now)
+{
+	for (uint32_t i = 0; i < OBD_REQ_SLOTS; i++) {
+		uint64_t word = obd_load_acquire(&area->req[i].word); /* edge: request-post */
+		if (obd_word_state(word) != OBD_REQ_POSTED)
+			continue;
+		uint64_t waits = age(obd_load_relaxed(&area->req[i].posted_ns), now);
+		st->requests_posted++;
+		st->requests_oldest_ns = obd_max_u64(st->requests_oldest_ns, waits);
+	}
+}
+
+static int add_pending(struct obd_stat *st, uint32_t client, const struct obd_open *open, uint64_t word, uint64_t now)
+{
+	char path[OBD_PATH_BYTES];
+	memcpy(path, open->path, sizeof path);
+	path[sizeof path - 1] = '\0';
+	uint64_t waits = age(obd_load_relaxed(&open->posted_ns), now);
+	obd_fence_acquire();
+	if (obd_load_relaxed(&open->word) != word)
+		return 0;
+	struct obd_stat_pending *array = grow(st->pending, st->npending, sizeof *array);
+	if (!array)
+		return -ENOMEM;
+	st->pending = array;
+	char *copy = strdup(path);
+	if (!copy)
+		return -ENOMEM;
+	array[st->npending++] = (struct obd_stat_pending){.client = client, .age_ns = waits, .path = copy};
+	return 0;
+}
+
+static int collect_opens(struct obd_stat *st, uint32_t client, const struct obd_client_area *area, uint64_t now)
+{
+	int rc = 0;
+	for (uint32_t i = 0; rc == 0 && i < OBD_OPEN_SLOTS; i++) {
+		uint64_t word = obd_load_acquire(&area->open[i].word); /* edge: open-post */
+		if (obd_word_state(word) == OBD_OPEN_HELD)
+			st->opens_held++;
+		else if (obd_word_state(word) == OBD_OPEN_POSTED)
+			rc = add_pending(st, client, &area->open[i], word, now);
+	}
+	return rc;
+}
+
+static int collect_clients(struct obd_stat *st, const struct obd_segment *seg, uint64_t now)
+{
+	int rc = 0;
+	for (uint32_t c = 0; rc == 0 && c < OBD_MAX_CLIENTS; c++) {
+		if (!seg->client[c] || !is_set_up(&seg->client[c]->proc))
+			continue;
+		collect_requests(st, seg->client[c], now);
+		rc = collect_opens(st, c, seg->client[c], now);
+	}
+	return rc;
+}
+
+/* -------------------------------------------------------------------------------------------------------------------------- */
+
+static int collect_table(struct obd_stat *st, const struct obd_segment *seg, uint64_t now)
+{
+	st->waiting_requests = obd_load_relaxed(&seg->table->waiting_requests);
+	st->backoff_blocks = obd_load_relaxed(&seg->table->backoff_blocks);
+	st->oldest_wait_ns = age(obd_load_relaxed(&seg->table->oldest_wait_ns), now);
+	return collect_frames(st, seg);
+}
+
+static int collect_catalog(struct obd_stat *st, const struct obd_segment *seg)
+{
+	st->arena_used_bytes = obd_load_relaxed(&seg->catalog->arena_used_bytes);
+	int rc = collect_layers(st, seg);
+	return rc ? rc : collect_images(st, seg);
+}
+
+int obd_stat_collect(struct obd_stat *st, struct obd_stat_link *link)
+{
+	const struct obd_segment *seg = &link->seg;
+	uint64_t now = obd_clock_ns();
+	int rc = 0;
+	memset(st, 0, sizeof *st);
+	st->geo = seg->geo;
+	st->has_geometry = seg->geo.magic != 0;
+	st->has_table = seg->table != NULL;
+	st->has_catalog = seg->catalog != NULL;
+	for (uint32_t i = 0; i < link->nprocs; i++)
+		fill_proc(&link->procs[i], seg, now);
+	add_rows(st, seg);
+	if (st->has_catalog)
+		rc = collect_catalog(st, seg);
+	if (rc == 0 && st->has_table)
+		rc = collect_table(st, seg, now);
+	return rc ? rc : collect_clients(st, seg, now);
+}
+
+void obd_stat_free(struct obd_stat *st)
+{
+	for (uint32_t i = 0; i < st->nlayers; i++)
+		free(st->layers[i].name);
+	for (uint32_t i = 0; i < st->npending; i++)
+		free(st->pending[i].path);
+	free(st->layers);
+	free(st->images);
+	free(st->pending);
+	memset(st, 0, sizeof *st);
+}
+
+double obd_stat_hit_ratio(const struct obd_stat *st)
+{
+	double hits = (double)st->total[OBD_C_hits], misses = (double)st->total[OBD_C_misses];
+	return hits + misses > 0 ? hits / (hits + misses) : -1;
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The same as one JSON object. Names are an interface: obd-stat(1) lists them, and they change only by addition. Functions here
+ * return a new reference or NULL. jansson takes NULL as an element for a failure, which put and append note, and json_pack
+ * passes on as NULL, so that one check at the end is enough.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "tools/stat.h"
+
+#define SCHEMA_VERSION 1
+
+/* --- small things --------------------------------------------------------------------------------------------------------- */
+
+static bool broken; /* something is missing: no memory */
+
+static void put(json_t *obj, const char *key, json_t *value)
+{
+	broken |= json_object_set_new(obj, key, value) != 0;
+}
+
+static void append(json_t *array, json_t *value)
+{
+	broken |= json_array_append_new(array, value) != 0;
+}
+
+/* JSON numbers of ours are signed 64 bits; a value beyond that can only be damage. */
+static json_t *num(uint64_t v)
+{
+	return json_integer(v > INT64_MAX ? INT64_MAX : (json_int_t)v);
+}
+
+static json_t *age_ms(uint64_t ns)
+{
+	return num(ns / OBD_MS_NS);
+}
+
+/* Of strings that are not UTF-8, each byte above ASCII becomes '?'. */
+static json_t *str(const char *s)
+{
+	json_t *v = json_string(s);
+	if (v)
+		return v;
+	char *copy = strdup(s);
+	if (!copy)
+		return NULL;
+	for (char *p = copy; *p; p++)
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	v = json_string(copy);
+	free(copy);
+	return v;
+}
+
+/* --- sections ------------------------------------------------------------------------------------------------------------- */
+
+static json_t *counters(const uint64_t values[OBD_C_COUNT])
+{
+	json_t *obj = json_object();
+	for (unsigned int c = 0; c < OBD_C_COUNT; c++)
+		put(obj, obd_stat_counter_name(c), num(values[c]));
+	return obj;
+}
+
+static json_t *process(const struct obd_stat_proc *p)
+{
+	json_t *obj =
+		json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "role", obd_role_name(p->role), "index", num(p->index),
+			  "pid", num((uint64_t)p->pid), "state", str(p->state), "restarts", num(p->restarts), "uptime_sec",
+			  num(p->uptime_sec), "heartbeat_age_ms", num(p->heartbeat_age_ms), "last_exit", str(p->last_exit));
+	if (p->has_counters)
+		put(obj, "counters", counters(p->counters));
+	return obj;
+}
+
+static json_t *processes(const struct obd_stat_link *link)
+{
+	json_t *array = json_array();
+	for (uint32_t i = 0; i < link->nprocs; i++)
+		append(array, process(&link->procs[i]));
+	return array;
+}
+
+static json_t *image(const struct obd_stat_image *im)
+{
+	json_t *layers = json_array();
+	for (uint32_t i = 0; i < im->nlayers; i++)
+		append(layers, num(im->layer_uid[i]));
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "slot", num(im->slot), "uid", num(im->uid), "virtual_bytes",
+			 num(im->virtual_bytes), "index_segments", num(im->index_segments), "references", num(im->refs),
+			 "layer_uids", layers);
+}
+
+static json_t *images(const struct obd_stat *st)
+{
+	json_t *array = json_array();
+	for (uint32_t i = 0; i < st->nimages; i++)
+		append(array, image(&st->images[i]));
+	return array;
+}
+
+static json_t *layer(const struct obd_stat_layer *l)
+{
+	json_t *obj = json_pack("{s:o, s:o, s:s, s:b, s:o, s:o, s:o, s:o}", "slot", num(l->slot), "uid", num(l->uid), "state",
+				obd_stat_layer_state_name(l->state), "compressed", l->zfile, "blob_bytes", num(l->blob_bytes),
+				"uncompressed_bytes", num(l->file_bytes), "cached_blocks", num(l->cached_blocks),
+				"cached_raw_chunks", num(l->cached_chunks));
+	if (l->local) {
+		put(obj, "path", str(l->name));
+	} else {
+		put(obj, "digest", str(l->name));
+		put(obj, "host", str(l->host));
+	}
+	return obj;
+}
+
+static json_t *layers(const struct obd_stat *st)
+{
+	json_t *array = json_array();
+	for (uint32_t i = 0; i < st->nlayers; i++)
+		append(array, layer(&st->layers[i]));
+	return array;
+}
+
+static json_t *frames(const struct obd_stat *st)
+{
+	json_t *obj = json_object();
+	for (unsigned int s = 0; s < OBD_FRAME_STATES; s++)
+		put(obj, obd_stat_frame_state_name(s), num(st->frames_by_state[s]));
+	put(obj, "impossible", num(st->frames_odd));
+	return obj;
+}
+
+static json_t *cache(const struct obd_stat *st)
+{
+	double ratio = obd_stat_hit_ratio(st);
+	json_t *obj = json_pack("{s:o, s:o, s:o, s:b, s:o}", "block_bytes", num(st->geo.block_bytes), "frames_total",
+				num(st->geo.nframes), "total_bytes", num((uint64_t)st->geo.nframes * st->geo.block_bytes),
+				"hugepages", st->geo.hugepages != 0, "hit_ratio", ratio < 0 ? json_null() : json_real(ratio));
+	if (st->has_table) {
+		put(obj, "frames", frames(st));
+		put(obj, "raw_frames", num(st->cached_frames_raw));
+	}
+	return obj;
+}
+
+static json_t *requests(const struct obd_stat *st)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "in_flight", num(st->requests_posted), "oldest_age_ms",
+			 age_ms(st->requests_oldest_ns), "waiting", num(st->waiting_requests), "waiting_oldest_age_ms",
+			 age_ms(st->oldest_wait_ns), "backoff_blocks", num(st->backoff_blocks));
+}
+
+static json_t *opens(const struct obd_stat *st)
+{
+	json_t *pending = json_array();
+	for (uint32_t i = 0; i < st->npending; i++)
+		append(pending, json_pack("{s:o, s:o, s:o}", "client", num(st->pending[i].client), "age_ms",
+					  age_ms(st->pending[i].age_ns), "path", str(st->pending[i].path)));
+	return json_pack("{s:o, s:o}", "held", num(st->opens_held), "pending", pending);
+}
+
+static json_t *catalog(const struct obd_stat *st)
+{
+	return json_pack("{s:o, s:o, s:o}", "arena_bytes", num(st->geo.index_bytes), "arena_used_bytes",
+			 num(st->arena_used_bytes), "bad_entries", num(st->bad_entries));
+}
+
+static json_t *by_role(const struct obd_stat *st)
+{
+	static const enum obd_role roles[] = {OBD_ROLE_CACHED, OBD_ROLE_INDEXER, OBD_ROLE_FETCHER, OBD_ROLE_FRONTEND};
+	json_t *obj = json_object();
+	for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++)
+		put(obj, obd_role_name(roles[i]), counters(st->by_role[roles[i]]));
+	put(obj, "total", counters(st->total));
+	return obj;
+}
+
+/* -------------------------------------------------------------------------------------------------------------------------- */
+
+static json_t *everything(const struct obd_stat *st, const struct obd_stat_link *link)
+{
+	json_t *obj =
+		json_pack("{s:i, s:s, s:o}", "schema", SCHEMA_VERSION, "version", OBD_VERSION, "processes", processes(link));
+	if (st->has_geometry)
+		put(obj, "cache", cache(st));
+	if (st->has_catalog) {
+		put(obj, "catalog", catalog(st));
+		put(obj, "images", images(st));
+		put(obj, "layers", layers(st));
+	}
+	if (st->has_geometry) {
+		put(obj, "requests", requests(st));
+		put(obj, "opens", opens(st));
+		put(obj, "counters", by_role(st));
+	}
+	return obj;
+}
+
+int obd_stat_print_json(FILE *out, const struct obd_stat *st, const struct obd_stat_link *link)
+{
+	broken = false;
+	json_t *obj = everything(st, link);
+	int rc = obj && !broken ? 0 : -ENOMEM;
+	if (rc == 0 && json_dumpf(obj, out, JSON_INDENT(2)) != 0)
+		rc = -EIO;
+	json_decref(obj);
+	if (rc == 0 && putc('\n', out) == EOF)
+		rc = -EIO;
+	return rc;
+}
