@@ -5,11 +5,14 @@
 #
 #   MAKE=make test/check.sh TARGET...
 #
-# The last line is "N passed, N failed"; exit 1 on a failure.
+# What was skipped is said again at the end. The last line is "N passed, N failed"; exit 1 on a failure.
 set -u
+# The steps run alone: forget the jobs of the make that called.
+MAKEFLAGS=$(sed -E 's/ ?-j[0-9]*//; s/--jobserver-(auth|fds)=[^ ]*//' <<<"${MAKEFLAGS:-}")
+export MAKEFLAGS
 log=$(mktemp "${TMPDIR:-/tmp}/obd-check.XXXXXX")
 trap 'rm -f "$log"' EXIT
-passed=0 failed=0 summary=()
+passed=0 failed=0 summary=() skips=''
 
 # totals FILE: "passed failed" of all closing lines in it.
 totals() {
@@ -32,11 +35,13 @@ for step; do
 		echo "not ok $step: it tested nothing"
 		f=1
 	fi
+	skips+=$(grep -E '^(skip|SKIP|skipped:) ' "$log")$'\n'
 	summary+=("$(printf '%-20s %5d passed %4d failed %6d s' "$step" "$p" "$f" $((SECONDS - begun)))")
 	passed=$((passed + p)) failed=$((failed + f))
 done
 
 echo "===="
+grep . <<<"$skips"
 printf '%s\n' "${summary[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
