@@ -37,7 +37,7 @@ static const char *bytes_text(uint64_t bytes, char buf[CELL_BYTES])
 static const char *age_text(uint64_t ns, char buf[CELL_BYTES])
 {
 	uint64_t s = ns / OBD_SECOND_NS;
-	if (s < 10)
+	if (s < 10 && ns % OBD_SECOND_NS)
 		snprintf(buf, CELL_BYTES, "%" PRIu64 " ms", ns / OBD_MS_NS);
 	else if (s < 600)
 		snprintf(buf, CELL_BYTES, "%" PRIu64 " s", s);
@@ -58,7 +58,7 @@ static uint64_t seconds_ns(uint64_t seconds)
 
 struct row {
 	char cell[COLUMNS][CELL_BYTES];
-	const char *last; /* printed behind the cells; a string of others, not copied */
+	const char *last[2]; /* printed behind the cells; strings of others, not copied */
 };
 
 struct grid {
@@ -92,7 +92,7 @@ __attribute__((format(printf, 3, 4))) static void grid_row(struct grid *g, const
 	}
 	struct row *r = &g->row[g->nrows++];
 	memset(r, 0, sizeof *r);
-	r->last = last;
+	r->last[0] = last;
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof line, fmt, ap);
 	va_end(ap);
@@ -109,22 +109,27 @@ static int column_width(const struct grid *g, size_t column)
 	return (int)width;
 }
 
-static void grid_print(FILE *out, struct grid *g)
+static void print_row(FILE *out, const struct grid *g, const struct row *r)
 {
-	for (size_t r = 0; !g->broken && r < g->nrows; r++) {
-		for (size_t c = 0; c < g->ncolumns; c++) {
-			int width = column_width(g, c);
-			fputs("  ", out);
-			if (!g->row[r].last && c + 1 == g->ncolumns && g->align[c] == 'l')
-				width = 0; /* no blanks at the end of a line */
-			fprintf(out, "%*s", g->align[c] == 'l' ? -width : width, g->row[r].cell[c]);
-		}
-		if (g->row[r].last) {
-			fputs("  ", out);
-			print_safe(out, g->row[r].last);
-		}
-		putc('\n', out);
+	bool more = r->last[0] && *r->last[0];
+	for (size_t c = 0; c < g->ncolumns; c++) {
+		int width = column_width(g, c);
+		if (!more && c + 1 == g->ncolumns && g->align[c] == 'l')
+			width = 0; /* no blanks at the end of a line */
+		fprintf(out, "  %*s", g->align[c] == 'l' ? -width : width, r->cell[c]);
 	}
+	for (int i = 0; i < 2 && r->last[i] && *r->last[i]; i++) {
+		fputs("  ", out);
+		print_safe(out, r->last[i]);
+	}
+	putc('\n', out);
+}
+
+/* Prints and frees it. A table without rows (but for its heads) is not printed. */
+static void grid_print(FILE *out, struct grid *g, bool has_heads)
+{
+	for (size_t r = 0; !g->broken && g->nrows > has_heads && r < g->nrows; r++)
+		print_row(out, g, &g->row[r]);
 	if (g->broken)
 		fputs("  (no memory for this table)\n", out);
 	free(g->row);
@@ -158,7 +163,7 @@ static void print_processes(FILE *out, const struct obd_stat_link *link)
 			 beats ? age_text(p->heartbeat_age_ms * OBD_MS_NS, beat) : "-");
 	}
 	fprintf(out, "processes (%" PRIu32 " frontends attached)\n", clients);
-	grid_print(out, &g);
+	grid_print(out, &g, true);
 }
 
 static void print_images(FILE *out, const struct obd_stat *st)
@@ -173,7 +178,7 @@ static void print_images(FILE *out, const struct obd_stat *st)
 			 im->nlayers, bytes_text(im->virtual_bytes, size), im->index_segments, im->refs);
 	}
 	fprintf(out, "\nimages (%" PRIu32 ", indexes use %s)\n", st->nimages, bytes_text(st->arena_used_bytes, size));
-	grid_print(out, &g);
+	grid_print(out, &g, true);
 	if (st->bad_entries)
 		fprintf(out, "  %" PRIu32 " entries of the catalog make no sense\n", st->bad_entries);
 }
@@ -183,44 +188,17 @@ static void print_layers(FILE *out, const struct obd_stat *st)
 	struct grid g;
 	char blob[CELL_BYTES], file[CELL_BYTES];
 	grid_start(&g, "rrlrrrr");
-	grid_row(&g, "DIGEST OR PATH", "SLOT|UID|STATE|BLOB|UNCOMPRESSED|BLOCKS|CHUNKS");
+	grid_row(&g, "DIGEST AND HOST, OR PATH", "SLOT|UID|STATE|BLOB|UNCOMPRESSED|BLOCKS|CHUNKS");
 	for (uint32_t i = 0; i < st->nlayers; i++) {
 		const struct obd_stat_layer *l = &st->layers[i];
 		grid_row(&g, l->name, "%" PRIu32 "|%" PRIu32 "|%s|%s|%s|%" PRIu64 "|%" PRIu64, l->slot, l->uid,
 			 obd_stat_layer_state_name(l->state), bytes_text(l->blob_bytes, blob),
 			 l->file_bytes ? bytes_text(l->file_bytes, file) : "-", l->cached_blocks, l->cached_chunks);
+		if (!l->local && !g.broken)
+			g.row[g.nrows - 1].last[1] = l->host;
 	}
 	fprintf(out, "\nlayers (%" PRIu32 ")\n", st->nlayers);
-	grid_print(out, &g);
-}
-
-/* Hosts are a column too wide for the layers' table. */
-static void print_hosts(FILE *out, const struct obd_stat *st)
-{
-	struct grid g;
-	uint32_t nhosts = 0;
-	grid_start(&g, "r");
-	grid_row(&g, "HOST", "LAYERS");
-	for (uint32_t i = 0; i < st->nlayers; i++) {
-		uint32_t before = 0, same = 0;
-		if (st->layers[i].local || !st->layers[i].host[0])
-			continue;
-		for (uint32_t k = 0; k < st->nlayers; k++)
-			if (!st->layers[k].local && strcmp(st->layers[k].host, st->layers[i].host) == 0) {
-				before += k < i;
-				same++;
-			}
-		if (before)
-			continue;
-		grid_row(&g, st->layers[i].host, "%" PRIu32, same);
-		nhosts++;
-	}
-	if (nhosts) {
-		fprintf(out, "\nregistries (%" PRIu32 ")\n", nhosts);
-		grid_print(out, &g);
-	} else {
-		free(g.row);
-	}
+	grid_print(out, &g, true);
 }
 
 static void print_frames(FILE *out, const struct obd_stat *st)
@@ -233,7 +211,7 @@ static void print_frames(FILE *out, const struct obd_stat *st)
 			 bytes_text(st->frames_by_state[s] * st->geo.block_bytes, size));
 	if (st->frames_odd)
 		grid_row(&g, NULL, "impossible|%" PRIu64 "|", st->frames_odd);
-	grid_print(out, &g);
+	grid_print(out, &g, false);
 }
 
 static void print_cache(FILE *out, const struct obd_stat *st)
@@ -282,7 +260,7 @@ static void print_counters(FILE *out, const struct obd_stat *st)
 				 obd_stat_counter_name(c), st->by_role[OBD_ROLE_CACHED][c], st->by_role[OBD_ROLE_INDEXER][c],
 				 st->by_role[OBD_ROLE_FETCHER][c], st->by_role[OBD_ROLE_FRONTEND][c]);
 	fprintf(out, "\ncounters (those not listed are 0)\n");
-	grid_print(out, &g);
+	grid_print(out, &g, true);
 }
 
 void obd_stat_print_tables(FILE *out, const struct obd_stat *st, const struct obd_stat_link *link)
@@ -291,7 +269,6 @@ void obd_stat_print_tables(FILE *out, const struct obd_stat *st, const struct ob
 	if (st->has_catalog) {
 		print_images(out, st);
 		print_layers(out, st);
-		print_hosts(out, st);
 	}
 	if (st->has_geometry) {
 		print_cache(out, st);
