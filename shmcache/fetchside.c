@@ -151,7 +151,11 @@ void obd_fetch_valid(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32
 {
 	assert(i < job->nblocks && bytes <= fs->seg->geo.block_bytes);
 	struct obd_fill *fill = &fs->seg->fills[job->frame[i]];
-	assert(obd_load_relaxed(&fill->word) == obd_word(job->generation[i], OBD_FILL_FILLING));
+	if (obd_load_relaxed(&fill->word) != obd_word(job->generation[i], OBD_FILL_FILLING)) {
+		obd_count(&fs->own->proc, protocol_errors,
+			  1); /* two jobs were given one frame; the block fails at the job's end */
+		return;
+	}
 	obd_store_relaxed(&fill->key, job_key(job, i));
 	obd_store_relaxed(&fill->bytes, bytes);
 	obd_store_relaxed(&fill->err, 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Devices: the open table's life (doc/architecture.md 4.7) and what a device knows of its image. */
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -266,6 +267,7 @@ static int absolute(const char *path, char **out, struct obd_err *err)
 int obd_client_open(struct obd_client *c, const char *path, obd_device_fn *fn, void *arg, struct obd_device **out,
 		    struct obd_err *err)
 {
+	assert(fn);
 	int rc = obd_client_link(c, err);
 	if (rc)
 		return rc;

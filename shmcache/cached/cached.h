@@ -187,6 +187,7 @@ uint32_t obd_evict_victim(struct cached *c);	       /* removed from its queue; O
 
 /* misses.c */
 int obd_misses_init(struct cached *c);
+void obd_misses_free(struct cached *c); /* all requests are gone already */
 struct miss *obd_miss_find(struct cached *c, uint64_t key);
 struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
 			  enum prio prio);

@@ -134,6 +134,18 @@ static void tick(struct obd_daemon *d)
 	obd_clients_expire(c);
 }
 
+static void stop(struct obd_daemon *d)
+{
+	struct cached *c = d->priv;
+	for (uint32_t id = 0; id < OBD_MAX_CLIENTS; id++)
+		obd_client_down(c, id);
+	obd_misses_free(c);
+	obd_frames_free(c);
+	obd_loop_timer_free(c->timer);
+	obd_segment_close(&c->seg);
+	free(c);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct obd_daemon_ops ops = {.role = OBD_ROLE_CACHED,
@@ -141,7 +153,8 @@ int main(int argc, char **argv)
 						  .grant = grant,
 						  .start = start,
 						  .message = message,
-						  .tick = tick};
+						  .tick = tick,
+						  .stop = stop};
 	struct cached *c = calloc(1, sizeof *c);
 	if (!c)
 		return 1;

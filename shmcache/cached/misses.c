@@ -72,6 +72,15 @@ static void release(struct cached *c, struct miss *m)
 	free(m);
 }
 
+void obd_misses_free(struct cached *c)
+{
+	for (uint32_t i = 0; c->miss_hash && i <= c->miss_mask; i++)
+		while (c->miss_hash[i])
+			release(c, c->miss_hash[i]);
+	free(c->miss_hash);
+	c->miss_hash = NULL;
+}
+
 void obd_miss_queue(struct cached *c, struct miss *m, bool front)
 {
 	obd_list_remove(&m->link);

@@ -30,7 +30,6 @@ check "the group starts" start_group || exit
 check "every role runs" has_roles
 check "obd-stat prints JSON" stat_is_json
 check "obd-stat prints for people" "$B/bin/obd-stat" -r "$RUN"
-check "obd-stat prints for Prometheus" eval '"$B/bin/obd-stat" -r "$RUN" --prometheus | grep -q "^overlaybd_\|^obd_"'
 check_fails "a second group in the same directory is refused" second_is_refused
 check "the first one does not mind" group_answers
 check "SIGTERM stops it within 5 s, nothing is left" stop_group
