@@ -21,24 +21,23 @@ jobs=$(nproc)
 
 # part NAME COMMAND...: a command whose own last line may be "N passed, N failed". One without is a single test.
 part() {
-	local name=$1 rc p f begun=$SECONDS
+	local name=$1 rc p f closing begun=$SECONDS
 	shift
 	echo
 	echo "######## $name: $*"
 	"$@" 2>&1 | tee "$log"
 	rc=${PIPESTATUS[0]}
-	p=0 f=$((rc != 0))
-	[ $rc = 0 ] && p=1
-	if [[ $(tail -n 1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-		p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]}
-	elif tail -n 3 "$log" | grep -qE '^[0-9]+ passed, [0-9]+ failed$'; then
-		# make says one more line after a test that failed
-		read -r p _ f _ < <(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1)
+	# make may say one more line behind the count of a test that failed
+	closing=$(tail -n 3 "$log" | grep -E '^[0-9]+ passed, [0-9]+ failed$' | tail -n 1)
+	if [ "$closing" ]; then
+		read -r p _ f _ <<<"$closing"
+	else
+		p=$((rc == 0)) f=$((rc != 0))
 	fi
-	[ $rc = 0 ] || [ "$f" != 0 ] || f=1
+	[ "$rc" = 0 ] || [ "$f" != 0 ] || f=1
 	summary+=("$(printf '%-28s %5d passed %4d failed %6d s' "$name" "$p" "$f" $((SECONDS - begun)))")
 	passed=$((passed + p)) failed=$((failed + f))
-	return $rc
+	return "$rc"
 }
 
 finish() {
