@@ -37,7 +37,7 @@ static const char *bytes_text(uint64_t bytes, char buf[CELL_BYTES])
 static const char *age_text(uint64_t ns, char buf[CELL_BYTES])
 {
 	uint64_t s = ns / OBD_SECOND_NS;
-	if (s < 10 && ns % OBD_SECOND_NS)
+	if (s == 0 || (s < 10 && ns % OBD_SECOND_NS))
 		snprintf(buf, CELL_BYTES, "%" PRIu64 " ms", ns / OBD_MS_NS);
 	else if (s < 600)
 		snprintf(buf, CELL_BYTES, "%" PRIu64 " s", s);
