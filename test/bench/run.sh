@@ -1,0 +1,181 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Speed of cached reads, by a private group and a private tgtd on this machine:
+#
+#   1. the client library alone, against memcpy
+#   2. LUNs of one tgtd: overlaybd, tgt's null store (answers without data), tgt's rdwr store on a file in the page cache
+#   3. the slowest percent of cached reads of one LUN, alone and while LUNs of a registry that never answers are created
+#
+# What is compared runs in turns, round by round, so that a change of the machine's mood meets all of it; printed are medians
+# with the least and the greatest. Numbers never fail this script; wrong data and errors do.
+#
+#   BENCH_ROUNDS (5)  BENCH_SECONDS (1, of each single run)  BENCH_LUNS (32)  BENCH_HUGEPAGES (auto)
+. "$(dirname "$0")/../integration/lib.sh"
+
+ROUNDS=${BENCH_ROUNDS:-5}
+SECS=${BENCH_SECONDS:-1}
+DEAD_LUNS=${BENCH_LUNS:-32}
+RESULTS=$WORK/results # lines of: section, case, contender, JSON
+CLIENT=$B/bench/obd-bench-client
+
+die() {
+	echo "bench: $1" >&2
+	FAILED=1
+	exit 1
+}
+
+# The window of the image that holds the most data, and its length: zeros would flatter us.
+densest_window() {
+	python3 - "$RAW" $((32 << 20)) <<-'END'
+		import sys
+		window, part = int(sys.argv[2]), 1 << 16
+		with open(sys.argv[1], "rb") as f:
+		    data = [p.count(0) < len(p) // 2 for p in iter(lambda: f.read(part), b"")]
+		n = min(window // part, len(data))
+		best = max(range(len(data) - n + 1), key=lambda i: sum(data[i:i + n]))
+		print(best * part, n * part, sum(data[best:best + n]) * 100 // n)
+	END
+}
+
+# measure SECTION CASE CONTENDER LUN obd-iscsi's arguments: one run, one line of results.
+measure() {
+	local section=$1 case=$2 contender=$3 lun=$4 out
+	shift 4
+	out=$("$ISCSI" "$@" -o "$OFFSET" -l "$LENGTH" "$(url "$lun")" 2>"$WORK/iscsi.err") ||
+		die "$contender: $case: $(tail -n 1 "$WORK/iscsi.err") $out"
+	echo "$section $case $contender $out" >>"$RESULTS"
+}
+
+# ---- 2: stores --------------------------------------------------------------------------------------------------------
+
+store_round() {
+	local case options
+	while read -r case options; do
+		# shellcheck disable=SC2086 # options are words
+		for store in "overlaybd 1" "null 2" "rdwr 3"; do
+			measure stores "$case" "${store% *}" "${store#* }" $options -t "$SECS" -S "$1"
+		done
+	done <<-'END'
+		random_4k_qd32 randread -b 4K -q 32
+		random_4k_qd1 randread -b 4K -q 1
+		sequential_64k_qd16 seqread -b 64K -q 16
+		sequential_256k_qd8 seqread -b 256K -q 8
+	END
+}
+
+# ---- 3: a registry that never answers ---------------------------------------------------------------------------------
+
+dead_configs() {
+	python3 - "$WORK" "$BLOBS" "$DEAD_LUNS" <<-'END'
+		import json, sys
+		work, blobs, n = sys.argv[1], sys.argv[2].replace("127.0.0.1", "localhost"), int(sys.argv[3])
+		for i in range(1, n + 1):
+		    lowers = [{"digest": f"sha256:{i:064x}", "size": 1 << 20}]
+		    config = {"repoBlobUrl": blobs + "/v2/dead/blobs", "lowers": lowers, "resultFile": f"{work}/dead{i}.result"}
+		    json.dump(config, open(f"{work}/dead{i}.json", "w"))
+	END
+}
+
+# new_other TID LUN STORE FILE
+new_other() {
+	adm --mode logicalunit --op new --tid "$1" --lun "$2" --bstype "$3" --backing-store "$4"
+}
+
+# create_luns STORE: in the background of a measurement; "dead" ones of the registry, or null ones for comparison. They belong
+# to another target, since an initiator is told of each new LUN of its own.
+create_luns() {
+	local i
+	sleep 0.2
+	for ((i = 1; i <= DEAD_LUNS; i++)); do
+		case $1 in
+		dead) new_other 2 "$i" overlaybd "$WORK/dead$i.json" || return 1 ;;
+		null) new_other 2 "$i" null /dev/null || return 1 ;;
+		esac
+	done
+}
+
+remove_luns() {
+	local i
+	for ((i = 1; i <= DEAD_LUNS; i++)); do adm --mode logicalunit --op delete --tid 2 --lun "$i" || return 1; done
+}
+
+# While LUNs are created, and for as long as the measurement goes on after that, they wait.
+latency_round() {
+	local busy creator
+	measure latency random_4k_qd4 alone 1 randread -b 4K -q 4 -t "$((SECS * 2))" -S "$1"
+	for busy in null dead; do
+		create_luns $busy >"$WORK/create.out" 2>&1 &
+		creator=$!
+		measure latency random_4k_qd4 "$busy" 1 randread -b 4K -q 4 -t "$((SECS * 2))" -S "$1"
+		wait $creator || die "creating $busy LUNs: $(tail -n 1 "$WORK/create.out")"
+		remove_luns || die "$busy LUNs cannot be removed"
+	done
+}
+
+# ---- results ----------------------------------------------------------------------------------------------------------
+
+print_results() {
+	python3 - "$RESULTS" <<-'END'
+		import collections, json, statistics, sys
+
+		runs = collections.defaultdict(lambda: collections.defaultdict(list))
+		for line in open(sys.argv[1]):
+		    section, case, contender, text = line.split(" ", 3)
+		    runs[section, case][contender].append(json.loads(text))
+
+		def spread(values):
+		    return f"{statistics.median(values):10.1f}  ({min(values):.1f} … {max(values):.1f})"
+
+		def ratios(ours, others):
+		    """round by round, so that neighbours in time are compared"""
+		    each = sorted(a / b for a, b in zip(ours, others))
+		    return f"{statistics.median(each):5.2f}  ({each[0]:.2f} … {each[-1]:.2f})"
+
+		for (section, case), by in runs.items():
+		    field = {"stores": "MBps" if case.startswith("seq") else "iops", "latency": "p99_us"}[section]
+		    values = {name: [run[field] for run in results] for name, results in by.items()}
+		    print(f"\n{case}: {field}")
+		    for name, v in values.items():
+		        p99 = statistics.median(run["p99_us"] for run in by[name])
+		        print(f"  {name:<10} {spread(v):<36} p99 {p99:.0f} us")
+		    if section == "stores":
+		        print(f"  ratio to null {ratios(values['overlaybd'], values['null'])}, goal 0.80")
+		        print(f"  ratio to rdwr {ratios(values['overlaybd'], values['rdwr'])}, goal 1.00")
+		    else:
+		        print(f"  null LUNs meanwhile / alone {ratios(values['null'], values['alone'])}")
+		        print(f"  dead LUNs meanwhile / alone {ratios(values['dead'], values['alone'])}, goal 2.00 at most")
+	END
+}
+
+# ---- the run ----------------------------------------------------------------------------------------------------------
+
+need_image
+read -r OFFSET LENGTH SHARE <<<"$(densest_window)"
+start_blobserver
+remote_config "$WORK/a.json" bench/image -- "${LAYERS[@]}"
+faults '[{"path": "/dead/", "kind": "hang"}]'
+dead_configs
+cp "$RAW" "$WORK/rdwr.raw" && cat "$WORK/rdwr.raw" >/dev/null
+
+CONF[sharedCache]="{sizeMB: 512, hugepages: ${BENCH_HUGEPAGES:-auto}}"
+CONF[readTimeoutSec]=300
+start_group || die "the group does not start: $(tail -n 1 "$WORK/supervisor.log")"
+start_tgtd
+new_lun 1 "$WORK/a.json" || die "no overlaybd LUN"
+new_target 2 || die "no second target"
+new_other 1 2 null /dev/null || die "no null LUN"
+new_other 1 3 rdwr "$WORK/rdwr.raw" || die "no rdwr LUN"
+for round in 1 2; do verify_lun 1 "$RAW" -R -b 64K >/dev/null || die "overlaybd: wrong data"; done
+verify_lun 3 "$RAW" >/dev/null || die "rdwr: wrong data"
+
+echo "$(nproc) processors, load $(cut -d' ' -f1 /proc/loadavg), $ROUNDS rounds of $SECS s, $((LENGTH >> 20)) MiB of which $SHARE % hold data"
+echo
+echo "the client library alone"
+"$CLIENT" -r "$RUN" -R "$RAW" -t "$((SECS * 4))" "$WORK/a.json" || die "the client library: wrong data, or none"
+
+for ((round = 1; round <= ROUNDS; round++)); do store_round "$round"; done
+for ((round = 1; round <= ROUNDS; round++)); do latency_round "$round"; done
+print_results
+
+verify_lun 1 "$RAW" -R -b 16K >/dev/null || die "overlaybd: wrong data at the end"
+"$B/bin/obd-stat" -r "$RUN" --audit || die "the cache has faults"
