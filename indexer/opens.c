@@ -163,9 +163,9 @@ static void finish_failed(struct obd_ix_open *o)
 	o->image = NULL;
 	o->finished = true;
 	obd_count(&o->ix->cat->proc, opens_failed, 1);
+	write_failure(o); /* before the reply: who called tgtadm looks at the file when that returns */
 	reply(o, OBD_REPLY_FAILED);
 	obd_error("%s: %s", o->path, o->reason);
-	write_failure(o);
 	release_work(o);
 }
 
@@ -173,10 +173,10 @@ static void finish_ready(struct obd_ix_open *o)
 {
 	const struct obd_image *e = obd_ix_image_entry(o->ix, o->image);
 	o->finished = true;
+	write_result(o->cfg->result_file, "success"); /* before the reply, as above */
 	reply(o, OBD_REPLY_READY);
 	obd_info("%s: opened for client %u: %u layers, %" PRIu64 " segments, %" PRIu64 " bytes, %" PRIu64 " ms", o->path,
 		 o->client, e->nlayers, e->index_count, e->virtual_bytes, (obd_clock_ns() - o->started_ns) / OBD_MS_NS);
-	write_result(o->cfg->result_file, "success");
 	release_work(o);
 	obd_ix_layer_trim(o->ix);
 }

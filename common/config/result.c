@@ -20,7 +20,7 @@ static size_t one_line(char *to, size_t size, const char *text)
 	return n;
 }
 
-static int write_sync(int fd, const char *p, size_t len)
+static int write_all(int fd, const char *p, size_t len)
 {
 	while (len) {
 		ssize_t n = write(fd, p, len);
@@ -32,27 +32,7 @@ static int write_sync(int fd, const char *p, size_t len)
 		len -= (size_t)n;
 	}
 	/* Launchers run as other users; the text holds nothing secret. */
-	if (fchmod(fd, 0644) < 0 || fsync(fd) < 0)
-		return -errno;
-	return 0;
-}
-
-/* The new name is durable only once its directory is; a directory that cannot be synced is no reason to fail a launch. */
-static void sync_directory(const char *path)
-{
-	char dir[4096];
-	const char *slash = strrchr(path, '/');
-	size_t n = slash ? (size_t)(slash - path) + (slash == path) : 0;
-	if (n >= sizeof dir)
-		return;
-	memcpy(dir, path, n);
-	dir[n] = 0;
-	int fd = open(n ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0) {
-		int ignored = fsync(fd);
-		(void)ignored;
-		close(fd);
-	}
+	return fchmod(fd, 0644) < 0 ? -errno : 0;
 }
 
 int obd_result_write(const char *result_file, const char *text)
@@ -67,13 +47,11 @@ int obd_result_write(const char *result_file, const char *text)
 	int fd = mkostemp(temp, O_CLOEXEC);
 	int rc = fd < 0 ? -errno : 0;
 	if (fd >= 0) {
-		rc = write_sync(fd, line, len);
+		rc = write_all(fd, line, len);
 		close(fd);
 		if (rc == 0 && rename(temp, result_file) < 0)
 			rc = -errno;
-		if (rc == 0)
-			sync_directory(result_file);
-		else
+		if (rc)
 			unlink(temp);
 	}
 	free(temp);

@@ -59,10 +59,11 @@ image ext4/mkfs ext4/mkfs.sha256 ext4/mkfs-l?.lsmt.tar
 
 # The file systems as a user sees them: a copy through the LUN, mounted.
 tree_matches() {
-	local config=$1 manifest=$2 bytes=$3
-	new_lun 2 "$config" && "$ISCSI" copy -w "$WORK/copy.raw" -l "$bytes" -b 256K "$(url 2)" && remove_lun 2 || return 1
-	truncate -s "$4" "$WORK/copy.raw"
-	mount_image "$WORK/copy.raw" || {
+	local config=$1 manifest=$2 bytes=$3 copy
+	copy=$(mktemp "$WORK/copy.XXXXXX") # a file of its own: earlier ones are still mounted
+	new_lun 2 "$config" && "$ISCSI" copy -w "$copy" -l "$bytes" -b 256K "$(url 2)" && remove_lun 2 || return 1
+	truncate -s "$4" "$copy"
+	mount_image "$copy" || {
 		echo "cannot loop-mount"
 		return 1
 	}
