@@ -128,7 +128,7 @@ check_fails "no --bsopts" new_lun 7 "$WORK/hit" --bsopts x
 fake hang delay_ms=1 hang=1
 check "ABORT TASK ends a read within a second" eval 'new_lun 7 "$WORK/hang" && answers 7 "status 40" -i 512 -a 100 $READ1'
 check "LOGICAL UNIT RESET too" answers 7 "status 40" -i 512 -r 100 $READ1
-check_fails "a LUN with a read under way is not removed" eval '"$SCSI" -i 512 -t 1500 "$(url 7)" $READ1 >/dev/null & sleep 0.5; remove_lun 7; rc=$?; wait $!; exit $rc'
+check_fails "a LUN with a read under way is not removed" eval '("$SCSI" -i 512 -t 1500 "$(url 7)" $READ1 >/dev/null & sleep 0.5; remove_lun 7; rc=$?; wait $!; exit $rc)'
 check "a connection that goes away during a read" answers 7 closed -i 512 -x 100 $READ1
 check "tgtd lives" answers 1 good -i 512 $READ1
 # Taking the path away is what ends such reads from the administrator's side.
@@ -150,7 +150,7 @@ removal_under_load() {
 }
 check "LUNs come and go under load" removal_under_load
 check "tgtd has survived it all" answers 1 good -i 512 $READ1
-check "all LUNs can be removed" eval 'for n in 1 2 5 6; do remove_lun $n || exit 1; done'
+check "all LUNs can be removed" eval '(for n in 1 2 5 6; do remove_lun $n || exit 1; done)'
 check "and one created again" eval 'new_lun 1 "$WORK/hit" && verify_lun 1 "$WORK/a.raw"'
 stop_tgtd
 
