@@ -15,7 +15,7 @@
 ROUNDS=${BENCH_ROUNDS:-5}
 SECS=${BENCH_SECONDS:-1}
 DEAD_LUNS=${BENCH_LUNS:-32}
-RESULTS=$WORK/results # lines of: section, case, contender, JSON
+RESULTS=$WORK/results # lines of: section, case, contender, tgtd's processor time in ms, JSON
 CLIENT=$B/bench/obd-bench-client
 
 die() {
@@ -37,22 +37,34 @@ densest_window() {
 	END
 }
 
+# Processor time of tgtd so far, in ms: on a busy machine it says more than the clock.
+tgtd_ms() {
+	local fields
+	read -ra fields <"/proc/$TGTD/stat"
+	echo $(((fields[13] + fields[14]) * 1000 / $(getconf CLK_TCK)))
+}
+
 # measure SECTION CASE CONTENDER LUN obd-iscsi's arguments: one run, one line of results.
 measure() {
-	local section=$1 case=$2 contender=$3 lun=$4 out
+	local section=$1 case=$2 contender=$3 lun=$4 out before
 	shift 4
+	before=$(tgtd_ms)
 	out=$("$ISCSI" "$@" -o "$OFFSET" -l "$LENGTH" "$(url "$lun")" 2>"$WORK/iscsi.err") ||
 		die "$contender: $case: $(tail -n 1 "$WORK/iscsi.err") $out"
-	echo "$section $case $contender $out" >>"$RESULTS"
+	echo "$section $case $contender $(($(tgtd_ms) - before)) $out" >>"$RESULTS"
 }
 
 # ---- 2: stores --------------------------------------------------------------------------------------------------------
 
+STORES=("overlaybd 1" "null 2" "rdwr 3")
+
+# Each round begins with another store.
 store_round() {
-	local case options
+	local case options store i
 	while read -r case options; do
-		# shellcheck disable=SC2086 # options are words
-		for store in "overlaybd 1" "null 2" "rdwr 3"; do
+		for ((i = 0; i < 3; i++)); do
+			store=${STORES[($1 + i) % 3]}
+			# shellcheck disable=SC2086 # options are words
 			measure stores "$case" "${store% *}" "${store#* }" $options -t "$SECS" -S "$1"
 		done
 	done <<-'END'
@@ -106,7 +118,7 @@ latency_round() {
 	for busy in null dead; do
 		create_luns $busy >"$WORK/create.out" 2>&1 &
 		creator=$!
-		measure latency random_4k_qd4 "$busy" 1 randread -b 4K -q 4 -t "$((SECS * 2))" -S "$1"
+		measure latency random_4k_qd4 "${busy}_luns" 1 randread -b 4K -q 4 -t "$((SECS * 2))" -S "$1"
 		wait $creator || die "creating $busy LUNs: $(tail -n 1 "$WORK/create.out")"
 		remove_luns || die "$busy LUNs cannot be removed"
 	done
@@ -120,30 +132,35 @@ print_results() {
 
 		runs = collections.defaultdict(lambda: collections.defaultdict(list))
 		for line in open(sys.argv[1]):
-		    section, case, contender, text = line.split(" ", 3)
-		    runs[section, case][contender].append(json.loads(text))
+		    section, case, contender, tgtd_ms, text = line.split(" ", 4)
+		    run = json.loads(text)
+		    run["cpu_us"] = int(tgtd_ms) * 1000 / max(run["ops"], 1)
+		    runs[section, case][contender].append(run)
 
-		def spread(values):
-		    return f"{statistics.median(values):10.1f}  ({min(values):.1f} … {max(values):.1f})"
+		def spread(values, form):
+		    return f"{statistics.median(values):{form}} ({min(values):{form}} …{max(values):{form}})"
 
-		def ratios(ours, others):
+		def ratios(a, b, field):
 		    """round by round, so that neighbours in time are compared"""
-		    each = sorted(a / b for a, b in zip(ours, others))
-		    return f"{statistics.median(each):5.2f}  ({each[0]:.2f} … {each[-1]:.2f})"
+		    each = [x[field] / y[field] for x, y in zip(a, b) if y[field]]
+		    return spread(each, "5.2f") if each else "-"
 
 		for (section, case), by in runs.items():
 		    field = {"stores": "MBps" if case.startswith("seq") else "iops", "latency": "p99_us"}[section]
-		    values = {name: [run[field] for run in results] for name, results in by.items()}
-		    print(f"\n{case}: {field}")
-		    for name, v in values.items():
-		        p99 = statistics.median(run["p99_us"] for run in by[name])
-		        print(f"  {name:<10} {spread(v):<36} p99 {p99:.0f} us")
-		    if section == "stores":
-		        print(f"  ratio to null {ratios(values['overlaybd'], values['null'])}, goal 0.80")
-		        print(f"  ratio to rdwr {ratios(values['overlaybd'], values['rdwr'])}, goal 1.00")
-		    else:
-		        print(f"  null LUNs meanwhile / alone {ratios(values['null'], values['alone'])}")
-		        print(f"  dead LUNs meanwhile / alone {ratios(values['dead'], values['alone'])}, goal 2.00 at most")
+		    print(f"\n{case}: {field}, the 99th percentile, tgtd's processor time per read")
+		    for name in ("overlaybd", "null", "rdwr", "alone", "null_luns", "dead_luns"):
+		        if name in by:
+		            p99 = statistics.median(run["p99_us"] for run in by[name])
+		            cpu = statistics.median(run["cpu_us"] for run in by[name])
+		            print(f"  {name:<10} {spread([run[field] for run in by[name]], '8.0f'):<32} p99 {p99:6.0f} us  cpu {cpu:6.1f} us")
+		    for other, goal in (("null", 0.8), ("rdwr", 1.0)):
+		        if section == "stores":
+		            speed = ratios(by["overlaybd"], by[other], field)
+		            cost = ratios(by["overlaybd"], by[other], "cpu_us")
+		            print(f"  overlaybd / {other}: speed {speed}, goal {goal}; processor time {cost}")
+		    for other in ("null_luns", "dead_luns"):
+		        if section == "latency":
+		            print(f"  {other} / alone: {ratios(by[other], by['alone'], field)}, goal 2.0 at most")
 	END
 }
 
