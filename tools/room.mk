@@ -11,4 +11,6 @@ $(eval $(call program,test/check_stat,test/tools/check_stat.c,$(STAT_ROOMS),-lch
 .PHONY: check-stat
 check-stat: $(CHECK_STAT)
 	$(Q)echo "== $<"; $<
+	$(Q)sed -n 's/^\tX(\([a-z0-9_]*\), "\(.*\)").*/.It \1 Ta \2/p' shmcache/layout.h | while IFS= read -r line; do \
+	  grep -qxF "$$line" doc/obd-stat.1 || { echo "doc/obd-stat.1 lacks: $$line"; exit 1; }; done
 check-unit: check-stat
