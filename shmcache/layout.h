@@ -16,17 +16,20 @@
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 1u
+#define OBD_SEG_VERSION 2u
 
-#define OBD_RING_ENTRIES 8192u /* power of two; twice the request slots, so that a ring is never full of live requests */
-#define OBD_REQ_SLOTS 4096u    /* read requests under way per client */
-#define OBD_OPEN_SLOTS 512u    /* images open at once per client */
-#define OBD_JOB_SLOTS 64u      /* jobs under way per fetcher */
-#define OBD_JOB_FRAMES 64u     /* blocks per job */
-#define OBD_REQ_BLOCKS 64u     /* blocks per request */
-#define OBD_LAYER_SLOTS 4096u  /* layers known at once */
-#define OBD_IMAGE_SLOTS 1024u  /* distinct layer lists open at once */
-#define OBD_IMAGE_LAYERS 255u  /* layers per image */
+#define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
+#define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
+#define OBD_OPEN_SLOTS 512u	/* images open at once per client */
+#define OBD_JOB_SLOTS 64u	/* jobs under way per fetcher */
+#define OBD_JOB_FRAMES 64u	/* blocks per job */
+#define OBD_REQ_BLOCKS 64u	/* blocks per request */
+#define OBD_LAYER_SLOTS 4096u	/* layers known at once */
+#define OBD_IMAGE_SLOTS 1024u	/* distinct layer lists open at once */
+#define OBD_UPPER_SLOTS 1024u	/* writable devices open at once */
+#define OBD_UP_SLOTS 256u	/* upper requests under way per client; each has a buffer in either direction */
+#define OBD_UP_BUF_BYTES 65536u /* bytes a write or an upper read moves at most */
+#define OBD_IMAGE_LAYERS 255u	/* layers per image */
 #define OBD_BUCKET_WAYS 8u
 #define OBD_PATH_BYTES 4096u
 #define OBD_URL_BYTES 2048u
@@ -195,6 +198,7 @@ struct obd_geometry {
 	uint64_t recency_bytes;
 	uint64_t fetcher_bytes; /* each */
 	uint64_t client_bytes;	/* each */
+	uint64_t upread_bytes;
 };
 
 /* --- region "fills": fetchers ------------------------------------------------------------------------------------------ */
@@ -347,14 +351,49 @@ struct obd_open {
 	char path[OBD_PATH_BYTES]; /* of the image config; absolute; NUL-terminated by its reader's copy */
 } OBD_LINE_ALIGNED;
 
+/* --- writing: requests for a device's upper layer (doc/architecture.md 4.9) ---------------------------------------------- */
+
+enum obd_up_state {
+	OBD_UP_FREE = 0,
+	OBD_UP_POSTED,
+};
+
+enum obd_up_op {
+	OBD_UP_READ = 0, /* offset: byte of the upper's data file; the indexer puts len bytes into upread */
+	OBD_UP_WRITE,	 /* offset: byte of the device; len bytes stand in the slot's staging buffer */
+	OBD_UP_DISCARD,	 /* the device's [offset, offset + len) reads as zeros from now on */
+	OBD_UP_SYNC,	 /* everything acknowledged before is on stable storage when this is answered */
+	OBD_UP_OPS
+};
+
+#define OBD_UP_FUA 1u /* WRITE, DISCARD: answered only when on stable storage */
+
+/* All offsets and lengths are multiples of 512. */
+struct obd_upreq {
+	_Atomic uint64_t word;	    /* seq << 8 | enum obd_up_state */
+	_Atomic uint32_t open_slot; /* HELD, of the same client: names the device */
+	_Atomic uint32_t op;	    /* enum obd_up_op */
+	_Atomic uint64_t offset;
+	_Atomic uint64_t len; /* READ, WRITE: at most OBD_UP_BUF_BYTES */
+	_Atomic uint32_t flags;
+	uint32_t reserved;
+	_Atomic uint64_t posted_ns;
+	uint64_t pad[2];
+};
+_Static_assert(sizeof(struct obd_upreq) == OBD_CACHE_LINE, "one line");
+
 struct obd_client_area {
 	struct obd_proc proc;
 	struct obd_ring requests;     /* client -> cached */
 	struct obd_ring opens;	      /* client -> indexer */
 	struct obd_tail answers_tail; /* cached -> client, consumed */
 	struct obd_tail replies_tail; /* indexer -> client, consumed */
+	struct obd_ring ups;	      /* client -> indexer: upper requests */
+	struct obd_tail updones_tail; /* indexer -> client, consumed */
 	struct obd_req req[OBD_REQ_SLOTS];
 	struct obd_open open[OBD_OPEN_SLOTS];
+	struct obd_upreq up[OBD_UP_SLOTS];
+	unsigned char staging[OBD_UP_SLOTS][OBD_UP_BUF_BYTES] __attribute__((aligned(4096))); /* data of writes, by slot */
 } OBD_LINE_ALIGNED;
 
 /* --- region "catalog": indexer ------------------------------------------------------------------------------------------ */
@@ -412,6 +451,24 @@ struct obd_image {
 	uint32_t layer_uid[OBD_IMAGE_LAYERS + 1];
 } OBD_LINE_ALIGNED;
 
+enum obd_upper_state_word {
+	OBD_UPPER_FREE = 0,
+	OBD_UPPER_READY,
+};
+
+/* A device's upper layer as readers need it. */
+struct obd_upper_entry {
+	_Atomic uint64_t word; /* uid << 8 | enum obd_upper_state_word */
+	uint64_t virtual_bytes;
+	uint64_t root_off; /* byte offset in region index of the map's root: one word per GiB (upmap.h) */
+	uint64_t root_words;
+	uint64_t applied_bytes; /* append-only: every record of the index file before this is in the map */
+	uint32_t client;	/* whose device this is */
+	uint32_t open_slot;
+	uint32_t sparse;
+	uint32_t reserved;
+} OBD_LINE_ALIGNED;
+
 enum obd_reply_status {
 	OBD_REPLY_NONE = 0,
 	OBD_REPLY_PENDING, /* needs the network: an answer follows */
@@ -423,8 +480,9 @@ struct obd_reply {
 	_Atomic uint64_t word; /* seq << 8 | enum obd_reply_status; stored last */
 	uint32_t image_slot;
 	uint32_t image_uid;
-	uint32_t err; /* positive errno when FAILED */
-	uint32_t reserved;
+	uint32_t err;	     /* positive errno when FAILED */
+	uint32_t upper_slot; /* READY and writable */
+	uint32_t upper_uid;  /* 0: read-only device */
 	char reason[OBD_REASON_BYTES];
 } OBD_LINE_ALIGNED;
 
@@ -432,6 +490,8 @@ struct obd_reply {
 struct obd_catalog_client {
 	struct obd_ring replies;    /* indexer -> client */
 	struct obd_tail opens_tail; /* client -> indexer, consumed */
+	struct obd_ring updones;    /* indexer -> client: entry (slot, seq, errno) */
+	struct obd_tail ups_tail;   /* client -> indexer, consumed */
 	_Atomic uint64_t incarnation;
 	struct obd_reply reply[OBD_OPEN_SLOTS];
 } OBD_LINE_ALIGNED;
@@ -443,6 +503,14 @@ struct obd_catalog {
 	struct obd_catalog_client client[OBD_MAX_CLIENTS];
 	struct obd_layer layer[OBD_LAYER_SLOTS];
 	struct obd_image image[OBD_IMAGE_SLOTS];
+	struct obd_upper_entry upper[OBD_UPPER_SLOTS];
 } OBD_LINE_ALIGNED;
+
+/* --- region "upread": indexer ------------------------------------------------------------------------------------------- */
+
+/* Where the answers to OBD_UP_READ stand, by client and request slot. Sparse: pages come with their first use. */
+struct obd_upread {
+	unsigned char buf[OBD_MAX_CLIENTS][OBD_UP_SLOTS][OBD_UP_BUF_BYTES];
+};
 
 #endif

@@ -47,6 +47,7 @@ static const struct region regions[] = {
 	REGION("catalog", 1, catalog_bytes, catalog),
 	REGION("index", 1, index_bytes, index),
 	REGION("recency", 1, recency_bytes, recency),
+	REGION("upread", 1, upread_bytes, upread),
 	REGION("fetcher", OBD_MAX_FETCHERS, fetcher_bytes, fetcher),
 	REGION("client", OBD_MAX_CLIENTS, client_bytes, client),
 };
@@ -119,6 +120,7 @@ void obd_geometry_sizes(struct obd_geometry *geo)
 	geo->recency_bytes = obd_align_up(n, PAGE_BYTES);
 	geo->fetcher_bytes = obd_align_up(sizeof(struct obd_fetcher_area), PAGE_BYTES);
 	geo->client_bytes = obd_align_up(sizeof(struct obd_client_area), PAGE_BYTES);
+	geo->upread_bytes = sizeof(struct obd_upread);
 }
 
 int obd_geometry_check(const struct obd_geometry *geo, struct obd_err *err)

@@ -22,7 +22,8 @@ struct obd_segment {
 	struct obd_frame *frame;   /* nframes, inside table */
 	struct obd_bucket *bucket; /* nbuckets, inside table */
 	struct obd_catalog *catalog;
-	unsigned char *index;	  /* geo.index_bytes */
+	unsigned char *index; /* geo.index_bytes */
+	struct obd_upread *upread;
 	_Atomic uint8_t *recency; /* nframes */
 	struct obd_fetcher_area *fetcher[OBD_MAX_FETCHERS];
 	struct obd_client_area *client[OBD_MAX_CLIENTS];

@@ -88,6 +88,26 @@ struct obd_io {
  * will be called from obd_client_dispatch. -EINVAL (range), -ENODEV (device not READY), -ENOMEM. */
 int obd_read(struct obd_io *io);
 
+/*
+ * Writing, for devices whose image has an upper layer (obd_device_writable). offset and len are multiples of 512 within the
+ * device. Always under way when they return 1: fn is called from obd_client_dispatch. Results besides those of reads: -ENOSPC
+ * (the upper's file system, or the room for its map, is full; what was written before is kept, reading goes on), -EROFS (from
+ * the call itself: no upper).
+ *
+ * obd_write    buf is read until fn is called; the library copies it into the segment piece by piece as room comes free (a full
+ *              segment is a pause, not an error). fua: on stable storage before fn is called.
+ * obd_discard  the range reads as zeros; any length.
+ * obd_sync     everything acknowledged before this call is on stable storage when fn is called.
+ *
+ * Overlapping requests that are under way at once are carried out in some order, each as a whole per 64 KiB. When the indexer
+ * or the group dies, what was not answered is asked for again.
+ */
+int obd_write(struct obd_io *io, bool fua);
+int obd_discard(struct obd_io *io, bool fua);
+int obd_sync(struct obd_io *io);
+
+bool obd_device_writable(const struct obd_device *dev);
+
 /* Gives up a read that is under way; fn is not called and buf not touched any more. */
 void obd_io_cancel(struct obd_io *io);
 
