@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Runs make targets one after the other and adds up what their tests count: Check's "NN%: Checks: N, Failures: N, Errors: N"
-# and the lines "N passed, N failed" of all others. A step that fails without counting a failure is one.
+# and the lines "N passed, N failed" of all others. A step that counts nothing is one test; one that fails has a failure.
 #
 #   MAKE=make test/check.sh TARGET...
 #
@@ -32,8 +32,7 @@ for step; do
 		echo "not ok $step: exit status $rc without a failed test"
 		f=1
 	elif [ $((p + f)) = 0 ]; then
-		echo "not ok $step: it tested nothing"
-		f=1
+		p=1
 	fi
 	skips+=$(grep -E '^(skip|SKIP|skipped:) ' "$log")$'\n'
 	summary+=("$(printf '%-20s %5d passed %4d failed %6d s' "$step" "$p" "$f" $((SECONDS - begun)))")

@@ -58,12 +58,12 @@ measure() {
 
 STORES=("overlaybd 1" "null 2" "rdwr 3")
 
-# Each round begins with another store.
+# Each round begins with another store, and every other one goes round the other way.
 store_round() {
 	local case options store i
 	while read -r case options; do
 		for ((i = 0; i < 3; i++)); do
-			store=${STORES[($1 + i) % 3]}
+			store=${STORES[($1 + i * (1 + $1 % 2)) % 3]}
 			# shellcheck disable=SC2086 # options are words
 			measure stores "$case" "${store% *}" "${store#* }" $options -t "$SECS" -S "$1"
 		done
