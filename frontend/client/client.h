@@ -25,7 +25,7 @@ struct obd_device;
  * handshake, at most two seconds. -ENOTCONN when no group runs there, with a line that says so. */
 int obd_client_new(const char *runtime_dir, struct obd_client **out, struct obd_err *err);
 
-/* Closes all devices; their pending reads end with -ECANCELED first. */
+/* Closes all devices; their pending ios end with -ECANCELED first. */
 void obd_client_free(struct obd_client *c);
 
 /* The one descriptor to wait on for input (level-triggered; belongs to the client). It stays the same across reconnects. */
@@ -54,7 +54,7 @@ int obd_client_open(struct obd_client *c, const char *path, obd_device_fn *fn, v
  * indexer answers within a millisecond or so, since it waits for no network before PENDING. fn is called from within. */
 enum obd_device_state obd_client_wait(struct obd_client *c, struct obd_device *dev, int timeout_ms);
 
-/* Ends a device: its pending reads end with -ECANCELED (their fn is called), the indexer drops the reference. */
+/* Ends a device: its pending ios end with -ECANCELED (their fn is called), the indexer drops the reference. */
 void obd_client_close(struct obd_device *dev);
 
 enum obd_device_state obd_device_state(const struct obd_device *dev);
@@ -63,25 +63,27 @@ const char *obd_device_reason(const struct obd_device *dev); /* one line; "" unl
 int obd_device_errno(const struct obd_device *dev);	     /* positive errno when FAILED */
 
 struct obd_io;
-/* Ends a read: the library does not touch io once this is called, which may start other reads but must not close the device.
+/* Ends an io: the library does not touch io once this is called, which may start other ios but must not close the device.
  * result: 0 or a negative errno: -EIO, -ETIMEDOUT (readTimeoutSec went by), -EBADMSG (corrupt and stayed so), -ECANCELED … */
 typedef void obd_io_fn(struct obd_io *io, int result);
 
-/* One read. Filled in by the caller, who owns it and keeps it and buf alive until it is done; the fields below the line are the
- * library's. */
+/* One read or write. Filled in by the caller, who owns it and keeps it and buf alive until it is done; the fields below the
+ * line are the library's. */
 struct obd_io {
 	struct obd_device *dev;
 	uint64_t offset; /* bytes, any alignment; offset + len must not pass the device's end */
 	uint64_t len;
 	void *buf;
-	obd_io_fn *fn; /* not called when obd_read returns 0 */
+	obd_io_fn *fn; /* not called when the call returned anything but 1 */
 	void *arg;
 	/* ------------------------------------------------------------ */
-	struct obd_list link;	   /* the device's reads under way */
-	struct obd_list retry;	   /* the client's reads that want request slots */
-	uint64_t resolved_to;	   /* bytes from the start that are copied, or stand in pieces */
+	struct obd_list link;	   /* the device's ios under way */
+	struct obd_list retry;	   /* the client's reads, or the device's ios, that want request slots */
+	uint64_t resolved_to;	   /* bytes from the start that are copied, or stand in pieces, or (writing) are asked for */
 	struct obd_pieces *pieces; /* what waits for blocks; NULL when nothing does */
 	uint32_t outstanding;	   /* requests posted */
+	unsigned char op;	   /* what is asked: enum obd_up_op */
+	bool fua;
 };
 
 /* Reads. 0: done, buf is filled, fn is not called: every block was in the cache (no system call was made). 1: under way, fn
@@ -90,9 +92,9 @@ int obd_read(struct obd_io *io);
 
 /*
  * Writing, for devices whose image has an upper layer (obd_device_writable). offset and len are multiples of 512 within the
- * device. Always under way when they return 1: fn is called from obd_client_dispatch. Results besides those of reads: -ENOSPC
- * (the upper's file system, or the room for its map, is full; what was written before is kept, reading goes on), -EROFS (from
- * the call itself: no upper).
+ * device. 1: under way, fn will be called from obd_client_dispatch. 0: done, there was nothing to do (len 0). From the call
+ * itself: -EROFS (no upper), -EINVAL (range), -ENODEV (not READY). Results besides those of reads: -ENOSPC (the upper's file
+ * system, or the room for its map, is full; what was written before is kept, reading goes on).
  *
  * obd_write    buf is read until fn is called; the library copies it into the segment piece by piece as room comes free (a full
  *              segment is a pause, not an error). fua: on stable storage before fn is called.
@@ -108,7 +110,8 @@ int obd_sync(struct obd_io *io);
 
 bool obd_device_writable(const struct obd_device *dev);
 
-/* Gives up a read that is under way; fn is not called and buf not touched any more. */
+/* Gives up what is under way; fn is not called and buf not touched any more. Parts of a write or discard that the indexer has
+ * already may still be carried out, each as a whole; no later write or discard of the same range is overtaken by them. */
 void obd_io_cancel(struct obd_io *io);
 
 #endif

@@ -40,7 +40,7 @@ static int take_slot(struct obd_device *dev)
 {
 	struct obd_client *c = dev->client;
 	for (int s = 0; s < (int)OBD_OPEN_SLOTS; s++)
-		if (!c->slot_owner[s]) {
+		if (!c->slot_owner[s] && !c->slot_closing[s]) {
 			c->slot_owner[s] = dev;
 			return s;
 		}
@@ -64,15 +64,26 @@ void obd_device_post(struct obd_device *dev)
 	ring_indexer(c, (uint32_t)dev->slot, dev->seq);
 }
 
+void obd_open_slot_free(struct obd_client *c, uint32_t slot)
+{
+	struct obd_open *e = &c->reader.own->open[slot];
+	uint64_t seq = obd_word_seq(obd_load_relaxed(&e->word));
+	obd_store_release(&e->word, obd_word(seq, OBD_OPEN_FREE)); /* edge: open-post */
+	c->slot_closing[slot] = false;
+	ring_indexer(c, slot, seq);
+}
+
+/* An upper request names its device by the open slot, so the slot is not given away while one is under way: a restarted indexer
+ * would carry it out on another device. */
 static void give_slot(struct obd_device *dev)
 {
 	struct obd_client *c = dev->client;
 	if (dev->slot < 0)
 		return;
-	if (c->mapped) {
-		obd_store_release(&entry_of(dev)->word, obd_word(dev->seq, OBD_OPEN_FREE)); /* edge: open-post */
-		ring_indexer(c, (uint32_t)dev->slot, dev->seq);
-	}
+	if (c->slot_ups[dev->slot])
+		c->slot_closing[dev->slot] = true;
+	else if (c->mapped)
+		obd_open_slot_free(c, (uint32_t)dev->slot);
 	c->slot_owner[dev->slot] = NULL;
 	dev->slot = -1;
 }
@@ -131,10 +142,33 @@ static void fail(struct obd_device *dev, int err, const char *reason)
 	announce(dev);
 }
 
-static void ready(struct obd_device *dev, uint32_t image_slot, uint32_t image_uid)
+/* The map of the upper, which also says how large the device is. */
+static int adopt_upper(struct obd_device *dev, uint32_t slot, uint32_t uid, uint64_t *bytes)
 {
+	struct obd_client *c = dev->client;
+	if (uid == 0)
+		return dev->writable ? -EROFS : 0;
+	if (!c->seg.upread)
+		return -EPROTO;
+	int rc = obd_upmap_open(&c->seg, slot, uid, &dev->map);
+	if (rc == 0) {
+		*bytes = dev->map.sectors * 512;
+		dev->writable = true;
+	}
+	return rc;
+}
+
+static void ready(struct obd_device *dev, const struct obd_reply *r)
+{
+	uint32_t image_slot = r->image_slot, image_uid = r->image_uid;
 	uint64_t bytes;
 	int rc = adopt_image(dev, image_slot, image_uid, &bytes);
+	if (rc == 0)
+		rc = adopt_upper(dev, r->upper_slot, r->upper_uid, &bytes);
+	if (rc == -EROFS) {
+		fail(dev, EROFS, "the image has no upper layer any more");
+		return;
+	}
 	if (rc) {
 		fail(dev, -rc, "the indexer's answer cannot be used");
 		return;
@@ -163,19 +197,18 @@ static void handle_reply(struct obd_client *c, uint32_t slot)
 	uint64_t word = obd_load_acquire(&r->word); /* edge: open-reply */
 	if (obd_word_seq(word) != dev->seq)
 		return;
-	uint32_t image_slot = r->image_slot, image_uid = r->image_uid, err = r->err;
-	char reason[OBD_REASON_BYTES];
-	memcpy(reason, r->reason, sizeof reason);
-	reason[sizeof reason - 1] = '\0';
+	struct obd_reply copy;
+	memcpy((char *)&copy + sizeof r->word, (const char *)r + sizeof r->word, sizeof copy - sizeof r->word);
+	copy.reason[sizeof copy.reason - 1] = '\0';
 	obd_fence_acquire();
 	if (obd_load_relaxed(&r->word) != word)
 		return; /* it is being written again; the ring will say so */
 	if (obd_word_state(word) == OBD_REPLY_PENDING && dev->state == OBD_DEVICE_OPENING)
 		dev->state = OBD_DEVICE_PENDING;
 	else if (obd_word_state(word) == OBD_REPLY_READY)
-		ready(dev, image_slot, image_uid);
+		ready(dev, &copy);
 	else if (obd_word_state(word) == OBD_REPLY_FAILED)
-		fail(dev, err > 0 && err < 4096 ? (int)err : EIO, reason);
+		fail(dev, copy.err > 0 && copy.err < 4096 ? (int)copy.err : EIO, copy.reason);
 }
 
 bool obd_devices_poll(struct obd_client *c)
@@ -215,12 +248,15 @@ void obd_devices_lost(struct obd_client *c)
 		obd_ios_lost(dev);
 	}
 	memset(c->slot_owner, 0, sizeof c->slot_owner);
+	memset(c->slot_closing, 0, sizeof c->slot_closing);
+	obd_ups_forget(c);
 }
 
 void obd_devices_again(struct obd_client *c)
 {
 	obd_ring_skip(&peer(c)->replies, &c->reader.own->replies_tail);
 	obd_store_relaxed(&c->reader.own->opens.head, obd_load_acquire(&peer(c)->opens_tail.tail));
+	obd_ups_attach(c);
 	OBD_LIST_FOREACH (it, &c->devices) {
 		struct obd_device *dev = OBD_LIST_ENTRY(it, struct obd_device, link);
 		if (dev->state != OBD_DEVICE_FAILED)
@@ -284,6 +320,8 @@ int obd_client_open(struct obd_client *c, const char *path, obd_device_fn *fn, v
 	dev->arg = arg;
 	dev->slot = -1;
 	obd_list_init(&dev->ios);
+	obd_list_init(&dev->up_turn);
+	obd_list_init(&dev->up_wait);
 	obd_list_push_back(&c->devices, &dev->link);
 	obd_device_post(dev);
 	if (dev->slot < 0) {
@@ -300,6 +338,7 @@ void obd_client_close(struct obd_device *dev)
 {
 	obd_ios_fail(dev, -ECANCELED);
 	give_slot(dev);
+	obd_list_remove(&dev->up_turn);
 	obd_list_remove(&dev->link);
 	free(dev->path);
 	free(dev);
@@ -308,6 +347,11 @@ void obd_client_close(struct obd_device *dev)
 enum obd_device_state obd_device_state(const struct obd_device *dev)
 {
 	return dev->state;
+}
+
+bool obd_device_writable(const struct obd_device *dev)
+{
+	return dev->writable;
 }
 
 uint64_t obd_device_bytes(const struct obd_device *dev)

@@ -4,6 +4,9 @@
  * to OBD_PIECES at a time. Neighbouring missing blocks of one layer are one request. When a request is answered its pieces are
  * copied at once, so a read makes progress even in a cache that is smaller than the read; when all pieces are done the walk
  * goes on behind them.
+ *
+ * A writable device's map is looked at first, run by run: what the upper layer holds is a piece as well, asked of the indexer;
+ * only where the map says nothing do the layers below decide.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -51,16 +54,45 @@ void obd_client_free_pieces(struct obd_client *c)
  * ------------------------------------------------------------------------------------------------------------------ */
 
 /* Notes a missing part; false: the window is full (or there is no memory for one). */
-static bool add_piece(struct obd_io *io, uint64_t io_offset, uint32_t layer, uint32_t block, uint32_t offset, uint32_t len)
+static bool add_piece(struct obd_io *io, struct obd_piece piece)
 {
 	if (!io->pieces)
 		io->pieces = take_pieces(io->dev->client);
 	struct obd_pieces *w = io->pieces;
 	if (!w || w->count == OBD_PIECES)
 		return false;
-	w->piece[w->count++] = (struct obd_piece){
-		.io = io, .io_offset = io_offset, .layer = layer, .block = block, .offset = offset, .len = len, .slot = -1};
+	piece.io = io;
+	piece.slot = -1;
+	w->piece[w->count++] = piece;
 	return true;
+}
+
+/* Does [upper, upper + len) go on where the last piece ends, and do both fit into one request? Then it is made longer. */
+static bool join_upper(struct obd_io *io, uint64_t upper, uint32_t len, uint64_t io_offset)
+{
+	struct obd_pieces *w = io->pieces;
+	if (!w || !w->count)
+		return false;
+	struct obd_piece *p = &w->piece[w->count - 1];
+	if (p->layer != OBD_LAYER_UPPER || p->upper + p->len != upper || p->io_offset + p->len != io_offset ||
+	    p->upper % SECTOR + p->len + len > OBD_UP_BUF_BYTES)
+		return false;
+	p->len += len;
+	return true;
+}
+
+/* [upper, upper + len) of the upper's data file goes to io->buf + io_offset; *did: how far it got. */
+static enum resolve read_upper(struct obd_io *io, uint64_t upper, uint64_t len, uint64_t io_offset, uint64_t *did)
+{
+	for (*did = 0; *did < len;) {
+		uint64_t pos = upper + *did;
+		uint32_t n = (uint32_t)obd_min_u64(len - *did, OBD_UP_BUF_BYTES - pos % SECTOR);
+		struct obd_piece p = {.io_offset = io_offset + *did, .layer = OBD_LAYER_UPPER, .upper = pos, .len = n};
+		if (!join_upper(io, pos, n, p.io_offset) && !add_piece(io, p))
+			return PARTLY;
+		*did += n;
+	}
+	return RESOLVED;
 }
 
 /* [moff, moff + len) of a layer's file goes to io->buf + io_offset; *did: how far it got. */
@@ -79,7 +111,9 @@ static enum resolve read_layer(struct obd_io *io, uint32_t layer, uint64_t moff,
 			return BROKEN;
 		int rc = obd_reader_copy(r, dev->layer_slot[layer], dev->layer_uid[layer], false, (uint32_t)block, in_block, n,
 					 (char *)io->buf + io_offset + *did);
-		if (rc == -EAGAIN && !add_piece(io, io_offset + *did, layer, (uint32_t)block, in_block, n))
+		struct obd_piece p = {
+			.io_offset = io_offset + *did, .layer = layer, .block = (uint32_t)block, .offset = in_block, .len = n};
+		if (rc == -EAGAIN && !add_piece(io, p))
 			return PARTLY;
 		if (rc && rc != -EAGAIN)
 			return BROKEN;
@@ -88,11 +122,11 @@ static enum resolve read_layer(struct obd_io *io, uint32_t layer, uint64_t moff,
 	return RESOLVED;
 }
 
-/* One step of the walk: the gap before or the part inside segment i. Returns through *did how many bytes it settled. */
-static enum resolve step(struct obd_io *io, uint64_t pos, uint64_t i, uint64_t *did)
+/* One step of the walk through the layers below, `left` bytes at most: the gap before or the part inside segment i. Returns
+ * through *did how many bytes it settled. */
+static enum resolve step_lower(struct obd_io *io, uint64_t pos, uint64_t left, uint64_t i, uint64_t *did)
 {
 	struct obd_device *dev = io->dev;
-	uint64_t left = io->len - pos;
 	uint64_t at = io->offset + pos;
 	char *dst = (char *)io->buf + pos;
 	struct obd_lsmt_seg s = {0, 0};
@@ -122,6 +156,33 @@ static enum resolve step(struct obd_io *io, uint64_t pos, uint64_t i, uint64_t *
 	return read_layer(io, obd_lsmt_seg_tag(s), obd_lsmt_seg_moffset(s) * SECTOR + (at - start), *did, pos, did);
 }
 
+/* One step of the walk. A writable device: as far as the map's word goes. */
+static enum resolve step(struct obd_io *io, uint64_t pos, uint64_t i, uint64_t *did)
+{
+	struct obd_device *dev = io->dev;
+	uint64_t left = io->len - pos;
+	if (!dev->writable)
+		return step_lower(io, pos, left, i, did);
+	uint64_t at = io->offset + pos;
+	uint64_t skip = at % SECTOR;
+	uint64_t run, moffset;
+	bool bad;
+	enum obd_upmap_kind kind = obd_upmap_lookup(&dev->client->seg, &dev->map, at / SECTOR,
+						    (skip + left + SECTOR - 1) / SECTOR, &run, &moffset, &bad);
+	left = obd_min_u64(left, run * SECTOR - skip);
+	*did = left;
+	if (bad) {
+		obd_count(&dev->client->reader.own->proc, protocol_errors, 1);
+		return BROKEN;
+	}
+	if (kind == OBD_UPMAP_NONE)
+		return step_lower(io, pos, left, i, did);
+	if (kind == OBD_UPMAP_DATA)
+		return read_upper(io, moffset * SECTOR + skip, left, pos, did);
+	memset((char *)io->buf + pos, 0, left);
+	return RESOLVED;
+}
+
 static enum resolve resolve(struct obd_io *io)
 {
 	struct obd_device *dev = io->dev;
@@ -134,7 +195,7 @@ static enum resolve resolve(struct obd_io *io)
 		io->resolved_to += did;
 		if (rc == PARTLY)
 			break;
-		if (i < dev->index_count && obd_lsmt_seg_end(dev->index[i]) * SECTOR <= io->offset + io->resolved_to)
+		while (i < dev->index_count && obd_lsmt_seg_end(dev->index[i]) * SECTOR <= io->offset + io->resolved_to)
 			i++;
 	}
 	return io->pieces && io->pieces->count ? PARTLY : io->resolved_to == io->len ? RESOLVED : BROKEN;
@@ -181,8 +242,21 @@ static void post(struct obd_io *io)
 {
 	struct obd_client *c = io->dev->client;
 	struct obd_pieces *w = io->pieces;
+	bool blocks = false;
+	bool wants_turn = false;
 	while (w->first_open < w->count) {
-		uint32_t n;
+		struct obd_piece *p = &w->piece[w->first_open];
+		uint32_t n = 1;
+		if (p->layer == OBD_LAYER_UPPER && obd_up_post_read(io, p)) {
+			w->first_open++;
+			continue;
+		}
+		if (p->layer == OBD_LAYER_UPPER) {
+			wants_turn = true;
+			obd_up_want(io);
+			break;
+		}
+		blocks = true;
 		if (!post_group(io, w->first_open, &n)) {
 			obd_list_remove(&io->retry);
 			obd_list_push_back(&c->retry, &io->retry);
@@ -191,7 +265,15 @@ static void post(struct obd_io *io)
 		}
 		w->first_open += n;
 	}
-	obd_reader_kick(&c->reader);
+	if (blocks)
+		obd_reader_kick(&c->reader);
+	if (wants_turn)
+		obd_ups_pump(c);
+}
+
+void obd_io_continue(struct obd_io *io)
+{
+	post(io);
 }
 
 /* --- ends
@@ -201,12 +283,14 @@ static void cancel_requests(struct obd_io *io)
 {
 	struct obd_client *c = io->dev->client;
 	for (uint32_t i = 0; io->pieces && i < io->pieces->count; i++)
-		if (io->pieces->piece[i].slot >= 0)
+		if (io->pieces->piece[i].slot >= 0 && io->pieces->piece[i].layer != OBD_LAYER_UPPER)
 			obd_reader_cancel(&c->reader, io->pieces->piece[i].slot);
+	if (io->outstanding && io->dev->writable)
+		obd_ups_give_up(io);
 	io->outstanding = 0;
 }
 
-/* Takes the read out of everything. */
+/* Takes the io out of everything. */
 static void detach(struct obd_io *io)
 {
 	cancel_requests(io);
@@ -215,7 +299,7 @@ static void detach(struct obd_io *io)
 	obd_list_remove(&io->retry);
 }
 
-static void finish(struct obd_io *io, int result)
+void obd_io_finish(struct obd_io *io, int result)
 {
 	if (result && io->dev->client->mapped)
 		obd_count(&io->dev->client->reader.own->proc, io_errors, 1);
@@ -223,20 +307,25 @@ static void finish(struct obd_io *io, int result)
 	io->fn(io, result);
 }
 
-/* Walks on; finishes the read or posts what it needs. */
+/* Walks on; finishes the read or posts what it needs. A write waits for its turn. */
 static void advance(struct obd_io *io)
 {
+	if (io->op != OBD_UP_READ) {
+		obd_up_want(io);
+		obd_ups_pump(io->dev->client);
+		return;
+	}
 	if (io->pieces)
 		io->pieces->count = io->pieces->first_open = 0;
 	switch (resolve(io)) {
 	case RESOLVED:
-		finish(io, 0);
+		obd_io_finish(io, 0);
 		break;
 	case PARTLY:
 		post(io);
 		break;
 	case BROKEN:
-		finish(io, -EIO);
+		obd_io_finish(io, -EIO);
 	}
 }
 
@@ -294,7 +383,18 @@ void obd_io_answer(void *arg, void *cookie, int err)
 	io->outstanding--;
 	int rc = err ? result_of(err) : copy_group(io, first, first->group);
 	if (rc)
-		finish(io, rc);
+		obd_io_finish(io, rc);
+	else if (io->outstanding == 0 && io->pieces->first_open == io->pieces->count)
+		settle(io);
+}
+
+void obd_io_upper_answer(struct obd_piece *p, int err)
+{
+	struct obd_io *io = p->io;
+	p->done = true;
+	p->slot = -1;
+	if (err)
+		obd_io_finish(io, -EIO);
 	else if (io->outstanding == 0 && io->pieces->first_open == io->pieces->count)
 		settle(io);
 }
@@ -320,9 +420,9 @@ void obd_ios_lost(struct obd_device *dev)
 	OBD_LIST_FOREACH (it, &dev->ios) {
 		struct obd_io *io = OBD_LIST_ENTRY(it, struct obd_io, link);
 		obd_list_remove(&io->retry);
+		io->resolved_to = io->op == OBD_UP_READ ? 0 : obd_ups_lowest(io);
 		io->outstanding = 0; /* the slots went with the segment */
 		give_pieces(dev->client, io);
-		io->resolved_to = 0;
 	}
 }
 
@@ -346,7 +446,7 @@ void obd_ios_resume(struct obd_device *dev)
 void obd_ios_fail(struct obd_device *dev, int result)
 {
 	while (!obd_list_empty(&dev->ios))
-		finish(OBD_LIST_ENTRY(dev->ios.next, struct obd_io, link), result);
+		obd_io_finish(OBD_LIST_ENTRY(dev->ios.next, struct obd_io, link), result);
 }
 
 /* --- the caller's side
@@ -363,6 +463,7 @@ int obd_read(struct obd_io *io)
 	io->resolved_to = 0;
 	io->pieces = NULL;
 	io->outstanding = 0;
+	io->op = OBD_UP_READ;
 	enum resolve rc = PARTLY;
 	if (dev->usable) {
 		obd_count(&dev->client->reader.own->proc, requests, 1);

@@ -189,6 +189,7 @@ static bool drain(struct obd_client *c)
 {
 	bool did = obd_reader_poll(&c->reader, BUDGET, obd_io_answer, c) > 0;
 	did |= obd_devices_poll(c);
+	did |= obd_ups_poll(c);
 	if (did)
 		obd_ios_retry(c);
 	return did;
@@ -196,7 +197,7 @@ static bool drain(struct obd_client *c)
 
 static bool has_work(struct obd_client *c)
 {
-	return obd_reader_has_answer(&c->reader) || obd_devices_have_work(c);
+	return obd_reader_has_answer(&c->reader) || obd_devices_have_work(c) || obd_ups_have_work(c);
 }
 
 /* Works until there is nothing, then announces sleep and looks again. A host has other things to do: after ROUNDS the doorbell
@@ -299,6 +300,7 @@ int obd_client_new(const char *runtime_dir, struct obd_client **out, struct obd_
 	obd_segment_init(&c->next);
 	obd_list_init(&c->devices);
 	obd_list_init(&c->retry);
+	obd_list_init(&c->up_turn);
 	c->epfd = epoll_create1(EPOLL_CLOEXEC);
 	c->timerfd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	int rc = c->epfd < 0 || c->timerfd < 0 ? obd_err_set(err, errno, "cannot make descriptors: %s", strerror(errno)) : 0;
