@@ -36,6 +36,9 @@ struct lun {
 	enum lun_state state;
 	bool in_open;			       /* the library calls back from within bs_open */
 	bool gate_shut;			       /* behind[] is set */
+	bool made_readonly;		       /* the attribute is our doing */
+	bool made_thin;			       /* the same */
+	unsigned int exclusive;		       /* commands under way or held that hold others */
 	tgt_perform_fn *behind[LUN_GATED_OPS]; /* tgtd's own functions while the gate is shut */
 };
 
@@ -60,7 +63,7 @@ int obd_tgt_io_start(void);
  * GOOD is asynchronous, since tgtd overrules the status of a command that was done at once. */
 int obd_tgt_submit(struct tgt_cmd *cmd);
 
-/* Ends what the LUN still has to end by itself. Reads that are under way have been ended by obd_client_close before. */
+/* Ends what the LUN still has to end by itself. What is under way has been ended by obd_client_close before. */
 void obd_tgt_io_drain(struct lun *lun);
 
 #endif

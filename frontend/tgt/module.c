@@ -88,6 +88,39 @@ static uint64_t usable_bytes(const struct lun *lun)
 	return obd_align_down(obd_device_bytes(lun->dev), UINT64_C(1) << lun->lu->blk_shift);
 }
 
+/* The provisioning attribute is what tgtd answers READ CAPACITY(16) from, and these two pages. */
+static void set_thin(struct tgt_lu *lu, bool thin)
+{
+	static const unsigned int pages[] = {VPD_BLOCK_LIMITS, VPD_LOGICAL_BLOCK_PROVISIONING};
+	lu->attrs.thinprovisioning = thin;
+	for (size_t i = 0; i < OBD_ARRAY_SIZE(pages); i++) {
+		struct tgt_vpd *page = lu->attrs.vpd[tgt_vpd_index(pages[i])];
+		if (page && page->update)
+			page->update(lu, NULL);
+	}
+}
+
+/* Attributes follow from the image, unless the administrator has set them. tgt 1.0.85 to 1.0.97 leave COMPARE AND WRITE out of
+ * the table of operations, but know it: the function of WRITE(16) checks its range like any other's. */
+static void set_attributes(struct lun *lun)
+{
+	struct tgt_lu *lu = lun->lu;
+	bool writable = obd_device_writable(lun->dev);
+	if (!writable && !lu->attrs.readonly)
+		lu->attrs.readonly = lun->made_readonly = true;
+	else if (writable && lun->made_readonly)
+		lu->attrs.readonly = lun->made_readonly = false;
+	if (writable && !lu->attrs.thinprovisioning) {
+		set_thin(lu, true);
+		lun->made_thin = true;
+	} else if (!writable && lun->made_thin) {
+		set_thin(lu, false);
+		lun->made_thin = false;
+	}
+	if (writable)
+		lu->dev_type.ops[OP_COMPARE_AND_WRITE] = lu->dev_type.ops[OP_WRITE_16];
+}
+
 static void lun_fail(struct lun *lun)
 {
 	lun->state = LUN_FAILED;
@@ -102,6 +135,7 @@ static void lun_ready(struct lun *lun)
 	lun->state = LUN_READY;
 	lun->lu->size = usable_bytes(lun);
 	obd_tgt_gate_open(lun);
+	set_attributes(lun);
 	ua_sense_add_other_it_nexus(0, lun->lu, ASC_CAPACITY_DATA_HAS_CHANGED);
 	log_warning("overlaybd: lun %" PRIu64 " (%s) is ready, %" PRIu64 " bytes\n", lun->lu->lun, lun->lu->path,
 		    lun->lu->size);
@@ -129,6 +163,7 @@ static int lun_open(struct lun *lun, const char *path, uint64_t *size, struct ob
 		if (*size) {
 			lun->state = LUN_READY;
 			obd_tgt_gate_open(lun);
+			set_attributes(lun);
 			return 0;
 		}
 		rc = obd_err_set(err, EINVAL, "the image is smaller than a logical block");
@@ -168,7 +203,6 @@ static int bs_open(struct tgt_lu *lu, char *path, int *fd, uint64_t *size)
 		log_error("overlaybd: cannot open %s: %s\n", path, err.msg);
 		return rc;
 	}
-	lu->attrs.readonly = 1;
 	if (!lu->attrs.no_auto_lbppbe)
 		update_lbppbe(lu, PHYSICAL_BLOCK_BYTES);
 	if (lun->state == LUN_OPENING)
@@ -229,7 +263,7 @@ static void bs_exit(struct tgt_lu *lu)
 	(void)lu;
 }
 
-/* The same as tgtd's own disk stores: what writes is refused with DATA PROTECT, not as unknown. */
+/* The same as tgtd's own disk stores: what writes to a read-only LUN is refused with DATA PROTECT, not as unknown. */
 static const uint8_t supported_ops[] = {
 	OP_TEST_UNIT_READY,
 	OP_REQUEST_SENSE,

@@ -85,6 +85,20 @@ struct tgt_device_type {
 	struct tgt_list unused_link;
 };
 
+/* A page of vital product data. */
+struct tgt_vpd {
+	uint16_t unused_size;
+	void (*update)(struct tgt_lu *lu, void *data); /* makes the page's data anew from the LUN's attributes */
+};
+
+enum { TGT_VPD_PAGES = 128 };
+
+/* The index of VPD page `code` in tgt_attrs.vpd. */
+static inline unsigned int tgt_vpd_index(unsigned int code)
+{
+	return code % TGT_VPD_PAGES;
+}
+
 struct tgt_attrs {
 	char unused_scsi_id[37];
 	char unused_scsi_sn[37];
@@ -98,14 +112,23 @@ struct tgt_attrs {
 	char removable;
 	char readonly;
 	char unused_swp;
-	char unused_thinprovisioning;
+	char thinprovisioning;
 	char online;
 	char unused_sense_format;
 	unsigned char unused_lbppbe;
 	char no_auto_lbppbe; /* the administrator chose lbppbe: leave it */
 	uint16_t unused_la_lba;
 	uint16_t unused_rotation_rate;
-	void *unused_vpd[128];
+	struct tgt_vpd *vpd[TGT_VPD_PAGES];
+};
+
+/* A mode page; tgtd's have their data right behind. */
+struct tgt_mode_page {
+	struct tgt_list unused_link;
+	uint8_t unused_code;
+	uint8_t unused_subcode;
+	int16_t bytes; /* of data */
+	uint8_t data[];
 };
 
 /* What a module registers. tgtadm_err is an enum whose 0 is success. */
@@ -195,6 +218,12 @@ void target_cmd_io_done(struct tgt_cmd *cmd, int status);
 
 /* Fills in the sense data, in the format that the LUN is set to. asc is ASC << 8 | ASCQ. */
 void sense_data_build(struct tgt_cmd *cmd, uint8_t key, uint16_t asc);
+
+/* The same with the INFORMATION field: an offset that the command's sense is about. */
+void sense_data_build_with_info(struct tgt_cmd *cmd, uint8_t key, uint16_t asc, uint64_t info);
+
+/* A mode page of the LUN, or NULL. */
+struct tgt_mode_page *find_mode_page(struct tgt_lu *lu, uint8_t code, uint8_t subcode);
 
 /* The transfer length that a CDB carries, in logical blocks. */
 uint32_t scsi_rw_count(uint8_t *scb);

@@ -62,9 +62,119 @@ check "VERIFY with other bytes" answers 1 "check 0e/1d/00" -o "$WORK/block9" 2f0
 check "VERIFY of one block against many is refused" answers 1 "check 05/24/00" -o "$WORK/block0" 2f060000000000000100
 adm --mode logicalunit --op update --tid 1 --lun 1 --params readonly=0
 check "WRITE is refused even when the attribute is cleared" answers 1 "check 07/27/00" -o "$WORK/block0" $WRITE1
-check "UNMAP is refused" eval 'adm --mode logicalunit --op update --tid 1 --lun 1 --params thin_provisioning=1 &&
+check "UNMAP is refused on a read-only LUN" eval 'adm --mode logicalunit --op update --tid 1 --lun 1 --params thin_provisioning=1 &&
 	printf "\0\26\0\20\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\0" >"$WORK/unmap" &&
 	answers 1 "check 07/27/00" -o "$WORK/unmap" 42000000000000001800'
+
+# ---- a writable LUN: w.raw is what the fake client writes to
+WRITE0=2a000000000000000100          # block 0
+READ0=28000000000000000100
+# blocks N FILE: N blocks of random bytes
+blocks() { head -c $((512 * $1)) /dev/urandom >"$2"; }
+# bytes HEX: as bytes
+bytes() { printf '%b' "$(sed 's/../\\x&/g' <<<"$1")"; }
+# same OFFSET FILE: w.raw has the file's bytes at this block
+same() { cmp <(tail -c +$(($1 * 512 + 1)) "$WORK/w.raw" | head -c "$(stat -c %s "$2")") "$2"; }
+# old FIRST COUNT: w.raw still has a.raw's bytes there
+old() { cmp <(tail -c +$(($1 * 512 + 1)) "$WORK/w.raw" | head -c $(($2 * 512))) <(tail -c +$(($1 * 512 + 1)) "$WORK/a.raw" | head -c $(($2 * 512))); }
+zeros() { # FIRST COUNT
+	cmp <(tail -c +$(($1 * 512 + 1)) "$WORK/w.raw" | head -c $(($2 * 512))) <(head -c $(($2 * 512)) /dev/zero)
+}
+# put LUN WANTED FILE CDB
+put() { answers "$1" "$2" -o "$3" "$4"; }
+# unmap_list FILE LBA COUNT [LBA COUNT]...: an UNMAP parameter list
+unmap_list() {
+	local file=$1 n
+	shift
+	n=$(($# / 2 * 16))
+	{
+		bytes "$(printf '%04x%04x00000000' $((n + 6)) $n)"
+		while [ $# -ge 2 ]; do
+			bytes "$(printf '%016x%08x00000000' "$1" "$2")"
+			shift 2
+		done
+	} >"$file"
+}
+cp "$WORK/a.raw" "$WORK/w.raw"
+echo "raw=$WORK/w.raw rw=1 delay_ms=1 mix=2" >"$WORK/rw"
+check "a writable LUN is created" new_lun 20 "$WORK/rw"
+blocks 1 "$WORK/one"
+blocks 8 "$WORK/eight"
+check "MODE SENSE: not write-protected, DPOFUA" answers 20 "good resid 157 610010" -i 255 1a083f00ff00
+check "READ CAPACITY(16): provisioned thinly, zeros after UNMAP" answers 20 "good 0000000000003fff000002000003c000" -i 32 $READCAP16
+check "VPD page B2: UNMAP, WRITE SAME, zeros" answers 20 "good resid 56 00b2000400e402" -i 64 1201b2004000
+check "WRITE(10), read back" eval 'put 20 good "$WORK/one" $WRITE0 && same 0 "$WORK/one" &&
+	answers 20 "good $(od -An -v -tx1 -N 32 "$WORK/one" | tr -d " \n")" -i 512 $READ0'
+check "WRITE(6)" eval 'put 20 good "$WORK/one" 0a0000010100 && same 1 "$WORK/one"'
+check "WRITE(12)" eval 'put 20 good "$WORK/eight" aa0000000010000000080000 && same 16 "$WORK/eight"'
+check "WRITE(16) with FUA" eval 'put 20 good "$WORK/eight" 8a080000000000000020000000080000 && same 32 "$WORK/eight"'
+check "WRITE past the end" put 20 "check 05/21/00" "$WORK/one" 2a000000400000000100
+check "WRITE of less than is sent says so, and writes that much" eval 'put 20 "good resid 3584" "$WORK/eight" 2a000000004000000100 &&
+	head -c 512 "$WORK/eight" >"$WORK/head" && same 64 "$WORK/head" && old 65 7'
+check "WRITE of more than is sent says so" put 20 "good resid -3584" "$WORK/one" 2a000000004800000800
+check "WRITE AND VERIFY(10), (12), (16)" eval 'put 20 good "$WORK/eight" 2e020000005000000800 && same 80 "$WORK/eight" &&
+	put 20 good "$WORK/eight" ae0000000058000000080000 && same 88 "$WORK/eight" &&
+	put 20 good "$WORK/eight" 8e020000000000000060000000080000 && same 96 "$WORK/eight"'
+check "SYNCHRONIZE CACHE(10), (16), and at once" eval 'answers 20 good $SYNC && answers 20 good 35020000000000000000 &&
+	answers 20 good 91000000000000000000000000000000'
+check "VERIFY" eval 'put 20 good "$WORK/one" 2f020000000000000100 && put 20 "check 0e/1d/00" "$WORK/block9" 2f020000000000000100'
+check "FORMAT UNIT does nothing" answers 20 good 040000000000
+
+check "UNMAP of two extents" eval 'unmap_list "$WORK/list" 100 4 200 8 && put 20 good "$WORK/list" 42000000000000002800 &&
+	zeros 100 4 && zeros 200 8 && old 104 96'
+check "UNMAP of nothing" eval 'unmap_list "$WORK/list" && put 20 good "$WORK/list" 42000000000000000800 && answers 20 good 42000000000000000000'
+check "UNMAP of no blocks" eval 'unmap_list "$WORK/list" 0 0 && put 20 good "$WORK/list" 42000000000000001800 && same 0 "$WORK/one"'
+check "UNMAP past the end does nothing at all" eval 'unmap_list "$WORK/list" 0 1 16380 8 && put 20 "check 05/21/00" "$WORK/list" 42000000000000002800 &&
+	same 0 "$WORK/one"'
+check "UNMAP of a range that wraps around" eval 'unmap_list "$WORK/list" -1 2 && put 20 "check 05/21/00" "$WORK/list" 42000000000000001800'
+check "UNMAP with half a header" eval 'head -c 4 /dev/zero >"$WORK/list" && put 20 "check 05/1a/00" "$WORK/list" 42000000000000000400'
+check "UNMAP with ANCHOR is refused" eval 'unmap_list "$WORK/list" 0 1 && put 20 "check 05/24/00" "$WORK/list" 42010000000000001800'
+
+check "WRITE SAME(10): a pattern" eval 'put 20 good "$WORK/one" 41000000012c00000a00 &&
+	for _ in 1 2 3 4 5 6 7 8 9 10; do cat "$WORK/one"; done >"$WORK/ten" && same 300 "$WORK/ten" && old 310 10'
+check "WRITE SAME(16): a pattern of 3 MiB" eval 'put 20 good "$WORK/one" 93000000000000000800000018000000 && same 2048 "$WORK/one" &&
+	same 8191 "$WORK/one" && same 5000 "$WORK/one" && ! same 8192 "$WORK/one"'
+head -c 512 /dev/zero >"$WORK/zero"
+check "WRITE SAME: zeros" eval 'put 20 good "$WORK/zero" 410000000bb800000a00 && zeros 3000 10'
+check "WRITE SAME with UNMAP" eval 'put 20 good "$WORK/zero" 410800000bc200000a00 && zeros 3010 10'
+check "WRITE SAME with UNMAP and data that is not zeros writes the data" eval 'put 20 good "$WORK/one" 410800000bcc00000200 && same 3020 "$WORK/one" && same 3021 "$WORK/one"'
+check "WRITE SAME(16) without data" eval 'answers 20 good 93010000000000000bd60000000a0000 && zeros 3030 10'
+check "WRITE SAME to the end" eval 'put 20 good "$WORK/one" 41000000300000000000 && same 12288 "$WORK/one" && same 16383 "$WORK/one"'
+check "WRITE SAME with ANCHOR, LBDATA is refused" eval 'put 20 "check 05/24/00" "$WORK/one" 41180000000000000100 &&
+	put 20 "check 05/24/00" "$WORK/one" 41020000000000000100'
+check "WRITE SAME past the end" put 20 "check 05/21/00" "$WORK/one" 41000000400000000100
+
+check "COMPARE AND WRITE" eval 'put 20 good "$WORK/one" 2a000000019000000100 && blocks 1 "$WORK/two" && cat "$WORK/one" "$WORK/two" >"$WORK/caw" &&
+	put 20 good "$WORK/caw" 89000000000000000190000000010000 && same 400 "$WORK/two"'
+check "COMPARE AND WRITE of something else" eval 'put 20 "check 0e/1d/00" "$WORK/caw" 89000000000000000190000000010000 && same 400 "$WORK/two"'
+check "COMPARE AND WRITE with too little data" put 20 "check 05/24/00" "$WORK/one" 89000000000000000190000000010000
+check "COMPARE AND WRITE of more than 128 blocks" eval 'blocks 258 "$WORK/caw" && put 20 "check 05/24/00" "$WORK/caw" 89000000000000000190000000810000'
+check "ORWRITE" eval 'put 20 good "$WORK/one" 8b000000000000000190000000010000 &&
+	python3 -c "import sys; a, b, c = (open(p, \"rb\").read() for p in sys.argv[1:4]); d = c[400 * 512:401 * 512]; sys.exit(bytes(x | y for x, y in zip(a, b)) != d)" \
+		"$WORK/one" "$WORK/two" "$WORK/w.raw"'
+adm --mode logicalunit --op update --tid 1 --lun 20 --params readonly=1
+check "the administrator's read-only attribute is respected" put 20 "check 07/27/00" "$WORK/one" $WRITE0
+adm --mode logicalunit --op update --tid 1 --lun 20 --params readonly=0,thin_provisioning=0
+check "so is thin provisioning" eval 'unmap_list "$WORK/list" 0 1 && put 20 "check 05/20/00" "$WORK/list" 42000000000000001800'
+check "remove it" remove_lun 20
+for pair in 28:07/27/07 30:07/27/00 5:03/0c/00; do
+	echo "raw=$WORK/w.raw rw=1 werrno=${pair%%:*}" >"$WORK/rw"
+	check "a write that ends with errno ${pair%%:*}" eval 'new_lun 20 "$WORK/rw" && put 20 "check ${pair#*:}" "$WORK/one" $WRITE0 &&
+		answers 20 good -i 512 $READ0; remove_lun 20'
+done
+echo "raw=$WORK/w.raw rw=1 delay_ms=1 hang=1" >"$WORK/rw"
+check "ABORT TASK ends a write" eval 'new_lun 20 "$WORK/rw" && answers 20 "status 40" -o "$WORK/one" -a 100 $WRITE0'
+check "and one that is held behind another" eval '("$SCSI" -o "$WORK/one" -t 2000 "$(url 20)" 8b000000000000000000000000010000 >/dev/null &
+	sleep 0.5; answers 20 "status 40" -o "$WORK/one" -a 100 $WRITE0; rc=$?; wait $!; exit $rc)'
+adm --mode logicalunit --op update --tid 1 --lun 20 --params online=0,path="$WORK/hit"
+check "a path that is read-only makes the LUN so" eval 'adm --mode logicalunit --op update --tid 1 --lun 20 --params online=1;
+	put 20 "check 07/27/00" "$WORK/one" $WRITE0 && answers 20 "good resid 157 610090" -i 255 1a083f00ff00 && remove_lun 20'
+echo "raw=$WORK/w.raw rw=1 pending_ms=500" >"$WORK/rw"
+check "a writable LUN that opens late" eval 'new_lun 20 "$WORK/rw" && put 20 "check 02/04/01" "$WORK/one" $WRITE0; "$ISCSI" wait-ready "$(url 20)" &&
+	put 20 good "$WORK/one" $WRITE0 && same 0 "$WORK/one" && remove_lun 20'
+echo "raw=$WORK/w.raw size=$((8 << 40)) rw=1" >"$WORK/rw"
+check "WRITE SAME of 6 TiB of zeros" eval 'new_lun 20 "$WORK/rw" --blocksize 4096 && head -c 4096 /dev/zero >"$WORK/zero" &&
+	put 20 good "$WORK/zero" 93000000000000000100600000000000 && remove_lun 20'
 
 # ---- misses, and both at once
 fake miss delay_ms=3

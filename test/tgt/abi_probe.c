@@ -12,6 +12,7 @@
 #include "tgtadm_error.h"
 #include "target.h"
 #include "scsi.h"
+#include "spc.h"
 /* clang-format on */
 #undef offsetof /* tgt's own is no constant expression */
 #define offsetof(type, member) __builtin_offsetof(type, member)
@@ -94,6 +95,14 @@ static void luns(void)
 	MEMBER(tgt_attrs, device_type, lu_phy_attr, device_type);
 	MEMBER(tgt_attrs, removable, lu_phy_attr, removable);
 	MEMBER(tgt_attrs, readonly, lu_phy_attr, readonly);
+	MEMBER(tgt_attrs, thinprovisioning, lu_phy_attr, thinprovisioning);
+	MEMBER(tgt_attrs, vpd, lu_phy_attr, lu_vpd);
+	MEMBER(tgt_vpd, update, vpd, vpd_update);
+	SIZE(tgt_mode_page, mode_pg);
+	MEMBER(tgt_mode_page, bytes, mode_pg, pcode_size);
+	compare("tgt_mode_page.data offset", offsetof(struct tgt_mode_page, data), offsetof(struct mode_pg, mode_data));
+	VALUE(TGT_VPD_PAGES, 1 << PCODE_SHIFT);
+	VALUE(tgt_vpd_index(0xb2), PCODE_OFFSET(0xb2));
 	MEMBER(tgt_attrs, online, lu_phy_attr, online);
 	MEMBER(tgt_attrs, no_auto_lbppbe, lu_phy_attr, no_auto_lbppbe);
 	SIZE(tgt_lu, scsi_lu);
@@ -116,6 +125,8 @@ static void functions(void)
 	FUNCTION(target_cmd_perform, int(int, struct scsi_cmd *));
 	FUNCTION(target_cmd_io_done, void(struct scsi_cmd *, int));
 	FUNCTION(sense_data_build, void(struct scsi_cmd *, uint8_t, uint16_t));
+	FUNCTION(sense_data_build_with_info, void(struct scsi_cmd *, uint8_t, uint16_t, uint64_t));
+	FUNCTION(find_mode_page, struct mode_pg *(struct scsi_lu *, uint8_t, uint8_t));
 	FUNCTION(scsi_rw_count, uint32_t(uint8_t *));
 	FUNCTION(update_lbppbe, void(struct scsi_lu *, int));
 	FUNCTION(ua_sense_add_other_it_nexus, void(uint64_t, struct scsi_lu *, uint16_t));

@@ -13,6 +13,8 @@
  *   mix=N         with delay_ms: only every Nth read is a miss
  *   errno=N       misses end with -N
  *   hang=1        misses are never answered
+ *   rw=1          writable: writes go to the raw file, and are never done at once
+ *   werrno=N      writes end with -N
  * OBD_FAKE_NO_GROUP in the environment: no group runs.
  */
 #include "frontend/client/client.h"
@@ -42,7 +44,8 @@ struct obd_device {
 	void *arg;
 	enum obd_device_state state;
 	uint64_t size, change_ns;
-	int raw, error;
+	int raw, error, write_error;
+	bool writable;
 	unsigned int pending_ms, break_ms, delay_ms, mix;
 	bool hang;
 	char reason[128];
@@ -53,6 +56,7 @@ struct miss {
 	struct obd_list link;
 	struct obd_io *io;
 	uint64_t due_ns;
+	enum asked { READ, WRITE, DISCARD, SYNC } asked;
 };
 
 static uint64_t after_ms(unsigned int ms)
@@ -104,6 +108,10 @@ static void set_word(struct obd_device *d, const char *name, const char *value)
 		d->mix = (unsigned int)n;
 	else if (!strcmp(name, "errno"))
 		d->error = (int)n;
+	else if (!strcmp(name, "werrno"))
+		d->write_error = (int)n;
+	else if (!strcmp(name, "rw"))
+		d->writable = n;
 	else if (!strcmp(name, "hang"))
 		d->hang = n;
 	else if (!strcmp(name, "fail"))
@@ -124,6 +132,13 @@ static int read_words(struct obd_device *d, const char *path, struct obd_err *er
 			return obd_err_set(err, EINVAL, "%s: what is %s?", path, word);
 		*value++ = '\0';
 		set_word(d, word, value);
+	}
+	if (d->writable && d->raw >= 0) {
+		char self[32];
+		snprintf(self, sizeof self, "/proc/self/fd/%d", d->raw);
+		int raw = open(self, O_RDWR | O_CLOEXEC);
+		close(d->raw);
+		d->raw = raw;
 	}
 	struct stat st;
 	if (!d->size && fstat(d->raw, &st) == 0)
@@ -186,13 +201,55 @@ static void fill(struct obd_io *io)
 	memset((char *)io->buf + n, 0, io->len - (uint64_t)n);
 }
 
+static int zero(const struct obd_io *io)
+{
+	static const char zeros[65536];
+	for (uint64_t done = 0; done < io->len;) {
+		uint64_t n = obd_min_u64(io->len - done, sizeof zeros);
+		if (pwrite(io->dev->raw, zeros, n, (off_t)(io->offset + done)) != (ssize_t)n)
+			return -EIO;
+		done += n;
+	}
+	return 0;
+}
+
+/* A hole where the file system has them; a discard of terabytes must not take time. */
+static int discard(const struct obd_io *io)
+{
+	struct stat st;
+	if (fstat(io->dev->raw, &st) != 0 || io->offset >= (uint64_t)st.st_size)
+		return 0;
+	if (fallocate(io->dev->raw, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)io->offset, (off_t)io->len) == 0)
+		return 0;
+	return zero(io);
+}
+
+static int carry_out(enum asked asked, struct obd_io *io)
+{
+	switch (asked) {
+	case READ:
+		fill(io);
+		return 0;
+	case WRITE:
+		return pwrite(io->dev->raw, io->buf, io->len, (off_t)io->offset) == (ssize_t)io->len ? 0 : -EIO;
+	case DISCARD:
+		return discard(io);
+	case SYNC:
+		return fdatasync(io->dev->raw) ? -errno : 0;
+	}
+	return -EINVAL;
+}
+
 static void answer(struct miss *m, int result)
 {
 	struct obd_io *io = m->io;
+	enum asked asked = m->asked;
 	obd_list_remove(&m->link);
 	free(m);
+	if (!result && asked != READ)
+		result = -io->dev->write_error;
 	if (!result)
-		fill(io);
+		result = carry_out(asked, io);
 	io->fn(io, result);
 }
 
@@ -249,6 +306,16 @@ int obd_device_errno(const struct obd_device *dev)
 	return dev->state == OBD_DEVICE_FAILED ? EIO : 0;
 }
 
+static int ask(struct obd_io *io, enum asked asked)
+{
+	struct miss *m = calloc(1, sizeof *m);
+	m->io = io;
+	m->asked = asked;
+	m->due_ns = after_ms(io->dev->delay_ms);
+	obd_list_push_back(&io->dev->misses, &m->link);
+	return 1;
+}
+
 int obd_read(struct obd_io *io)
 {
 	struct obd_device *d = io->dev;
@@ -261,11 +328,45 @@ int obd_read(struct obd_io *io)
 		fill(io);
 		return 0;
 	}
-	struct miss *m = calloc(1, sizeof *m);
-	m->io = io;
-	m->due_ns = after_ms(d->delay_ms);
-	obd_list_push_back(&d->misses, &m->link);
-	return 1;
+	return ask(io, READ);
+}
+
+static int check_write(const struct obd_io *io)
+{
+	const struct obd_device *d = io->dev;
+	if (d->state != OBD_DEVICE_READY)
+		return -ENODEV;
+	if (!d->writable)
+		return -EROFS;
+	if (io->offset % 512 || io->len % 512 || io->offset > d->size || io->len > d->size - io->offset)
+		return -EINVAL;
+	return 0;
+}
+
+int obd_write(struct obd_io *io, bool fua)
+{
+	int rc = check_write(io);
+	(void)fua;
+	return rc ? rc : ask(io, WRITE);
+}
+
+int obd_discard(struct obd_io *io, bool fua)
+{
+	int rc = check_write(io);
+	(void)fua;
+	return rc ? rc : ask(io, DISCARD);
+}
+
+int obd_sync(struct obd_io *io)
+{
+	if (io->dev->state != OBD_DEVICE_READY)
+		return -ENODEV;
+	return ask(io, SYNC);
+}
+
+bool obd_device_writable(const struct obd_device *dev)
+{
+	return dev->writable;
 }
 
 void obd_io_cancel(struct obd_io *io)
