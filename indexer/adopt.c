@@ -4,6 +4,7 @@
  *
  *     layers   not READY -> FREE            READY -> kept, extent reserved
  *     images   READY -> kept, extent reserved, its layers held
+ *     uppers   READY -> kept, the map's pieces reserved; their files are opened when their opens are seen
  *
  * The catalog is this role's own memory. A kill leaves every entry FREE, half built or whole, because words are stored last
  * when an entry grows and first when it goes; anything else - extents that overlap, an image over a layer that is not there -
@@ -82,7 +83,7 @@ static int adopt_image(struct obd_indexer *ix, uint32_t slot)
 	if (obd_word_state(word) != OBD_IMAGE_READY)
 		return 0;
 	must(uid && uid <= obd_load_relaxed(&ix->cat->next_uid), "image", slot);
-	must(e->nlayers && e->nlayers <= OBD_IMAGE_LAYERS, "image", slot);
+	must(e->nlayers <= OBD_IMAGE_LAYERS, "image", slot);
 	must(obd_mul_u64(e->index_count, sizeof(struct obd_lsmt_seg), &bytes), "image", slot);
 	int rc = reserve(ix, e->index_off, bytes, "image", slot);
 	if (rc)
@@ -104,6 +105,10 @@ int obd_ix_adopt(struct obd_indexer *ix)
 		rc = adopt_layer(ix, i);
 	for (uint32_t i = 0; i < OBD_IMAGE_SLOTS && !rc; i++)
 		rc = adopt_image(ix, i);
+	for (uint32_t i = 0; i < OBD_UPPER_SLOTS && !rc; i++) {
+		rc = obd_ix_upper_adopt(ix, i);
+		must(rc != -EPROTO, "upper", i);
+	}
 	obd_store_relaxed(&ix->cat->arena_used_bytes, ix->arena.used_bytes);
 	return rc;
 }

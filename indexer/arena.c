@@ -59,25 +59,31 @@ static uint64_t gap_end(const struct obd_arena *a, size_t at)
 	return at < a->count ? a->extent[at].off : a->bytes;
 }
 
-int obd_arena_alloc(struct obd_arena *a, uint64_t bytes, uint64_t *off)
+int obd_arena_alloc_aligned(struct obd_arena *a, uint64_t bytes, uint64_t align, uint64_t *off)
 {
-	assert(bytes);
+	assert(bytes && obd_is_pow2(align));
 	if (bytes > a->bytes)
 		return -ENOSPC;
 	bytes = obd_align_up(bytes, OBD_ARENA_ALIGN);
+	align = obd_max_u64(align, OBD_ARENA_ALIGN);
 	size_t best = SIZE_MAX;
 	uint64_t best_bytes = UINT64_MAX;
 	for (size_t at = 0; at <= a->count; at++) {
-		uint64_t gap = gap_end(a, at) - gap_start(a, at);
-		if (gap >= bytes && gap < best_bytes) {
+		uint64_t start = obd_align_up(gap_start(a, at), align), end = gap_end(a, at);
+		if (start <= end && end - start >= bytes && end - start < best_bytes) {
 			best = at;
-			best_bytes = gap;
+			best_bytes = end - start;
 		}
 	}
 	if (best == SIZE_MAX)
 		return -ENOSPC;
-	*off = gap_start(a, best);
+	*off = obd_align_up(gap_start(a, best), align);
 	return insert(a, best, *off, bytes);
+}
+
+int obd_arena_alloc(struct obd_arena *a, uint64_t bytes, uint64_t *off)
+{
+	return obd_arena_alloc_aligned(a, bytes, OBD_ARENA_ALIGN, off);
 }
 
 int obd_arena_reserve(struct obd_arena *a, uint64_t off, uint64_t bytes)

@@ -34,6 +34,9 @@ void obd_arena_done(struct obd_arena *a);
 /* Finds room for bytes (> 0). 0 and *off, -ENOSPC when no gap is long enough, -ENOMEM. */
 int obd_arena_alloc(struct obd_arena *a, uint64_t bytes, uint64_t *off);
 
+/* The same at a multiple of align, a power of two. */
+int obd_arena_alloc_aligned(struct obd_arena *a, uint64_t bytes, uint64_t align, uint64_t *off);
+
 /* Takes exactly [off, off + bytes). 0; -EINVAL: not aligned, not inside, or overlapping something taken; -ENOMEM. */
 int obd_arena_reserve(struct obd_arena *a, uint64_t off, uint64_t bytes);
 

@@ -143,7 +143,9 @@ static struct obd_ix_image *take_slot(struct obd_indexer *ix)
 static int merge(const struct obd_ix_wait *lower, uint32_t n, struct obd_lsmt_seg **out, size_t *count)
 {
 	struct obd_lsmt_layer_index in[OBD_IMAGE_LAYERS];
-	assert(n && n <= OBD_IMAGE_LAYERS);
+	assert(n <= OBD_IMAGE_LAYERS);
+	if (!n)
+		return 0; /* a writable device over nothing */
 	for (uint32_t i = 0; i < n; i++)
 		in[i] = (struct obd_lsmt_layer_index){.seg = lower[i].layer->seg, .n = lower[i].layer->nseg};
 	return obd_lsmt_merge(in, n, out, count);
@@ -153,7 +155,7 @@ static void publish(struct obd_indexer *ix, struct obd_ix_image *im, const struc
 		    uint64_t count)
 {
 	struct obd_image *e = obd_ix_image_entry(ix, im);
-	e->virtual_bytes = obd_ix_layer_entry(lower[n - 1].layer)->virtual_bytes;
+	e->virtual_bytes = n ? obd_ix_layer_entry(lower[n - 1].layer)->virtual_bytes : 0;
 	e->index_off = off;
 	e->index_count = count;
 	e->nlayers = n;

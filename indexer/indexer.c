@@ -38,6 +38,9 @@ static void init_tables(struct obd_indexer *ix)
 	obd_list_init(&ix->starved_opens);
 	obd_list_init(&ix->warming);
 	obd_list_init(&ix->forgotten);
+	obd_list_init(&ix->ups_ready);
+	obd_list_init(&ix->ups_starved);
+	ix->engine.event_fd = -1;
 }
 
 static bool all_regions(const struct obd_segment *seg)
@@ -60,7 +63,8 @@ struct obd_indexer *obd_indexer_new(struct obd_segment *seg, uint32_t incarnatio
 	ix->cat = seg->catalog;
 	init_tables(ix);
 	obd_arena_init(&ix->arena, seg->geo.index_bytes);
-	if (obd_load_acquire(&ix->cat->proc.magic) == OBD_SEG_MAGIC && obd_ix_adopt(ix)) {
+	bool found = obd_load_acquire(&ix->cat->proc.magic) == OBD_SEG_MAGIC;
+	if (obd_ix_upper_init(ix) || (found && obd_ix_adopt(ix))) {
 		obd_err_set(err, ENOMEM, "out of memory");
 		obd_indexer_free(ix);
 		return NULL;
@@ -109,8 +113,20 @@ void obd_indexer_free(struct obd_indexer *ix)
 	for (uint32_t i = 0; i < OBD_LAYER_SLOTS; i++)
 		free_layer(&ix->layer[i]);
 	free_posts(&ix->forgotten);
+	obd_ix_engine_stop(&ix->engine);
+	obd_ix_upper_free_all(ix);
 	obd_arena_done(&ix->arena);
 	free(ix);
+}
+
+void obd_indexer_set_engine(struct obd_indexer *ix, uint32_t engine)
+{
+	ix->engine_kind = engine < OBD_IX_ENGINES ? (enum obd_ix_engine_kind)engine : OBD_IX_PSYNC;
+}
+
+int obd_indexer_event_fd(const struct obd_indexer *ix)
+{
+	return ix->engine.event_fd;
 }
 
 /* --- clients ------------------------------------------------------------------------------------------------------------ */
@@ -126,7 +142,8 @@ void obd_indexer_client_up(struct obd_indexer *ix, uint32_t c, uint64_t incarnat
 	if (!is_client(ix, c) || (ix->client[c].up && ix->client[c].incarnation == incarnation))
 		return;
 	struct obd_catalog_client *half = &ix->cat->client[c];
-	if (ix->client[c].up || obd_load_relaxed(&half->incarnation) != incarnation) {
+	bool same = !ix->client[c].up && obd_load_relaxed(&half->incarnation) == incarnation;
+	if (!same) {
 		obd_ix_client_reset(ix, c);
 		obd_store_release(&half->incarnation, incarnation); /* edge: client-half; the replies are this client's */
 	}
@@ -134,6 +151,13 @@ void obd_indexer_client_up(struct obd_indexer *ix, uint32_t c, uint64_t incarnat
 	ix->client[c].incarnation = incarnation;
 	obd_ring_skip(&ix->seg->client[c]->opens, &half->opens_tail);
 	obd_ix_open_scan(ix, c);
+	obd_ix_upper_sweep(ix, c);
+	obd_ix_up_client_start(ix, c, same);
+}
+
+bool obd_indexer_client_idle(const struct obd_indexer *ix, uint32_t c)
+{
+	return c >= OBD_MAX_CLIENTS || !ix->client[c].ups.busy;
 }
 
 void obd_indexer_client_down(struct obd_indexer *ix, uint32_t c)
@@ -175,6 +199,7 @@ static bool run_work(struct obd_indexer *ix)
 static void resume(struct obd_indexer *ix)
 {
 	obd_ix_fetch_resume(ix);
+	obd_ix_up_resume(ix);
 	while (!obd_list_empty(&ix->starved_opens)) {
 		struct obd_ix_open *o = OBD_LIST_ENTRY(ix->starved_opens.next, struct obd_ix_open, starved);
 		obd_list_remove(&o->starved);
@@ -198,25 +223,33 @@ static void expire(struct obd_indexer *ix)
 bool obd_indexer_poll(struct obd_indexer *ix)
 {
 	bool did = obd_ix_open_rings(ix);
+	did |= obd_ix_up_rings(ix);
+	did |= obd_ix_engine_reap(&ix->engine);
 	if (obd_ix_answers(ix)) {
 		did = true;
 		resume(ix);
 	}
 	expire(ix);
 	did |= run_work(ix);
+	did |= obd_ix_up_start(ix);
 	did |= obd_ix_replies_flush(ix);
+	did |= obd_ix_up_flush(ix);
 	if (ix->posted)
 		obd_reader_kick(&ix->reader);
 	ix->posted = false;
 	return did;
 }
 
-bool obd_indexer_has_work(const struct obd_indexer *ix)
+bool obd_indexer_has_work(struct obd_indexer *ix)
 {
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)
-		if (ix->client[c].up && obd_ring_has(&ix->seg->client[c]->opens, &ix->cat->client[c].opens_tail))
+		if (ix->client[c].up &&
+		    (obd_ix_up_ring_has(ix, c) || obd_ring_has(&ix->seg->client[c]->opens, &ix->cat->client[c].opens_tail)))
 			return true;
-	return obd_reader_has_answer(&ix->reader) || !obd_list_empty(&ix->layer_work) || !obd_list_empty(&ix->open_work);
+	if (!obd_list_empty(&ix->ups_ready) && ix->engine.running < OBD_IX_UPS_RUNNING)
+		return true;
+	return obd_ix_engine_has_done(&ix->engine) || obd_reader_has_answer(&ix->reader) || !obd_list_empty(&ix->layer_work) ||
+	       !obd_list_empty(&ix->open_work);
 }
 
 uint64_t obd_indexer_deadline(const struct obd_indexer *ix)
@@ -239,6 +272,7 @@ static void second_look(struct obd_indexer *ix, uint32_t c)
 		if (obd_ix_open_look(ix, c, slot) && is_new && posted + OBD_SECOND_NS < now)
 			obd_count(&ix->cat->proc, late_wakeups, 1);
 	}
+	obd_count(&ix->cat->proc, late_wakeups, obd_ix_up_late(ix, c));
 }
 
 void obd_indexer_tick(struct obd_indexer *ix)
@@ -246,8 +280,10 @@ void obd_indexer_tick(struct obd_indexer *ix)
 	obd_proc_heartbeat(&ix->cat->proc);
 	obd_proc_heartbeat(&ix->seg->client[0]->proc);
 	obd_ix_open_rings(ix);
+	obd_ix_up_rings(ix);
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)
 		if (ix->client[c].up)
 			second_look(ix, c);
 	obd_ix_fetch_resume(ix);
+	obd_ix_up_resume(ix);
 }

@@ -10,6 +10,8 @@
  *        |
  *     fetch.c   byte ranges of a blob or of its plain file, read through the cache
  *
+ *     upper*.c  writable devices (upper.h)
+ *
  * Calls go downwards. Upwards goes only "look again": a finished read puts its layer, and a finished layer the opens that wait
  * for it, into a work list which obd_indexer_poll empties. So no function is called back from its own callee, and an object
  * may be freed whenever its own step runs.
@@ -21,7 +23,10 @@
 #include "common/config/image.h"
 #include "common/format/lsmt.h"
 #include "indexer/arena.h"
+#include "indexer/engine.h"
 #include "indexer/indexer.h"
+#include "indexer/pages.h"
+#include "indexer/upper.h"
 #include "shmcache/reader.h"
 #include "shmcache/segment.h"
 
@@ -242,6 +247,7 @@ struct obd_ix_open {
 	struct obd_list posts;		  /* probe or warm-up requests */
 	/* the image, held */
 	struct obd_ix_image *image;
+	struct obd_ix_upper *upper; /* NULL: a read-only device, or not opened yet */
 	bool warmed;
 	uint64_t warm_until_ns;
 	/* the first failure */
@@ -294,6 +300,7 @@ struct obd_ix_client {
 	uint32_t unsent; /* replies that found the ring full */
 	bool reply_due[OBD_OPEN_SLOTS];
 	struct obd_ix_open *open[OBD_OPEN_SLOTS];
+	struct obd_ix_up_client ups;
 };
 
 struct obd_indexer {
@@ -310,8 +317,14 @@ struct obd_indexer {
 	struct obd_list starved_opens;
 	struct obd_list warming;
 	struct obd_list forgotten; /* requests whose answers nobody waits for */
+	struct obd_list ups_ready;
+	struct obd_list ups_starved;
+	struct obd_pages pages;
+	struct obd_ix_engine engine;
+	enum obd_ix_engine_kind engine_kind;
 	struct obd_ix_layer layer[OBD_LAYER_SLOTS];
 	struct obd_ix_image image[OBD_IMAGE_SLOTS];
+	struct obd_ix_upper upper[OBD_UPPER_SLOTS];
 	struct obd_ix_client client[OBD_MAX_CLIENTS];
 };
 

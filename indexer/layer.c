@@ -494,7 +494,7 @@ static bool path_still_good(const struct obd_layer *e)
 }
 
 /* No open finds it any more; it goes when nobody holds it. */
-static void unshare(struct obd_ix_layer *l)
+static void make_private(struct obd_ix_layer *l)
 {
 	l->shared = false;
 	if (!l->refs)
@@ -513,7 +513,7 @@ static struct obd_ix_layer *find_file(struct obd_indexer *ix, const struct obd_i
 		if (same_file(e, src) && (same_path || path_still_good(e)))
 			found = l;
 		else if (same_file(e, src) || same_path)
-			unshare(l);
+			make_private(l);
 	}
 	return found;
 }

@@ -79,6 +79,8 @@ static void reply(struct obd_ix_open *o, enum obd_reply_status status)
 	struct obd_reply *r = &o->ix->cat->client[o->client].reply[o->slot];
 	r->image_slot = o->image ? o->image->slot : 0;
 	r->image_uid = o->image ? o->image->uid : 0;
+	r->upper_slot = o->upper ? o->upper->slot : 0;
+	r->upper_uid = o->upper ? o->upper->uid : 0;
 	r->err = (uint32_t)o->err;
 	memset(r->reason, 0, sizeof r->reason);
 	memcpy(r->reason, o->reason, strnlen(o->reason, sizeof r->reason - 1));
@@ -125,9 +127,17 @@ static void release_work(struct obd_ix_open *o)
 	o->cfg = NULL;
 }
 
+static void close_upper(struct obd_ix_open *o)
+{
+	if (o->upper)
+		obd_ix_upper_close(o->upper);
+	o->upper = NULL;
+}
+
 void obd_ix_open_free(struct obd_ix_open *o)
 {
 	release_work(o);
+	close_upper(o);
 	if (o->image)
 		obd_ix_image_put(o->ix, o->image);
 	o->ix->client[o->client].open[o->slot] = NULL;
@@ -158,6 +168,7 @@ static void write_failure(const struct obd_ix_open *o)
 
 static void finish_failed(struct obd_ix_open *o)
 {
+	close_upper(o);
 	if (o->image)
 		obd_ix_image_put(o->ix, o->image);
 	o->image = NULL;
@@ -173,6 +184,8 @@ static void finish_ready(struct obd_ix_open *o)
 {
 	const struct obd_image *e = obd_ix_image_entry(o->ix, o->image);
 	o->finished = true;
+	if (o->upper)
+		obd_ix_upper_publish(o);
 	write_result(o->cfg->result_file, "success"); /* before the reply, as above */
 	reply(o, OBD_REPLY_READY);
 	obd_info("%s: opened for client %u: %u layers, %" PRIu64 " segments, %" PRIu64 " bytes, %" PRIu64 " ms", o->path,
@@ -394,7 +407,9 @@ static int step_image(struct obd_ix_open *o, struct obd_err *err)
 /* 0: ready. -EINPROGRESS: waiting. Else a negative errno with a line. */
 static int step(struct obd_ix_open *o, struct obd_err *err)
 {
-	int rc = step_resolve(o, err);
+	int rc = o->cfg->upper_data && !o->upper ? obd_ix_upper_open(o, err) : 0;
+	if (!rc)
+		rc = step_resolve(o, err);
 	if (!rc)
 		rc = step_probe(o, err);
 	if (rc)
@@ -453,12 +468,10 @@ static int prepare(struct obd_ix_open *o, struct obd_err *err)
 	if (rc)
 		return rc;
 	log_warnings(o);
-	if (o->cfg->upper_data || o->cfg->upper_index)
-		return obd_err_set(err, ENOTSUP, "writable layers are not supported in this version");
 	uint32_t n = o->cfg->lower_count;
-	if (!n || n > OBD_IMAGE_LAYERS)
+	if ((!n && !o->cfg->upper_data) || n > OBD_IMAGE_LAYERS)
 		return obd_err_set(err, EINVAL, "lowers: %u layers, 1 to %u expected", n, OBD_IMAGE_LAYERS);
-	o->lower = calloc(n, sizeof(o->lower[0]));
+	o->lower = calloc(n ? n : 1, sizeof(o->lower[0]));
 	if (!o->lower)
 		return obd_err_set(err, ENOMEM, "out of memory");
 	o->nlowers = n;
@@ -536,6 +549,7 @@ static bool adopt_posted(struct obd_ix_open *o)
 		if (!im)
 			return false;
 		open_adopt_image(o, im);
+		o->upper = obd_ix_upper_attach(o, r);
 	}
 	o->finished = true;
 	ring_reply(o->ix, o->client, o->slot);
@@ -549,7 +563,8 @@ static void adopt_held(struct obd_ix_open *o)
 	const struct obd_reply *r = &o->ix->cat->client[o->client].reply[o->slot];
 	const struct obd_open *t = &area(o->ix, o->client)->open[o->slot];
 	struct obd_ix_image *im = NULL;
-	if (obd_load_relaxed(&r->word) == obd_word(o->seq, OBD_REPLY_READY))
+	bool ours = obd_load_relaxed(&r->word) == obd_word(o->seq, OBD_REPLY_READY);
+	if (ours)
 		im = obd_ix_image_by_id(o->ix, r->image_slot, r->image_uid);
 	if (!im)
 		im = obd_ix_image_by_id(o->ix, obd_load_relaxed(&t->image_slot), obd_load_relaxed(&t->image_uid));
@@ -557,6 +572,8 @@ static void adopt_held(struct obd_ix_open *o)
 		open_adopt_image(o, im);
 	else
 		obd_count(&o->ix->cat->proc, protocol_errors, 1);
+	if (im && ours)
+		o->upper = obd_ix_upper_attach(o, r);
 	o->finished = true;
 }
 
@@ -655,6 +672,8 @@ void obd_ix_client_reset(struct obd_indexer *ix, uint32_t c)
 		cl->reply_due[slot] = false;
 		obd_store_relaxed(&half->reply[slot].word, 0);
 	}
+	obd_ix_upper_sweep(ix, c);
+	obd_ix_up_client_reset(ix, c);
 	cl->unsent = 0;
 	obd_store_relaxed(&half->opens_tail.tail, 0);
 	obd_store_release(&half->replies.head, 0);

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 
 #include "common/base/log.h"
+#include "common/config/config.h"
 
 static struct obd_indexer_server *server(struct obd_daemon *d)
 {
@@ -27,17 +28,54 @@ static int grant(struct obd_daemon *d, const char *name, uint32_t index, uint32_
 	return rc;
 }
 
+static void on_bell(int fd, uint32_t events, void *arg)
+{
+	(void)events;
+	(void)arg;
+	obd_bell_drain(fd);
+}
+
+/* The first writable device brings a descriptor along. */
+static void watch_events(struct obd_daemon *d)
+{
+	struct obd_indexer_server *s = server(d);
+	int fd = obd_indexer_event_fd(s->ix);
+	if (fd == s->event_fd)
+		return;
+	int rc = obd_loop_watch(d->loop, fd, EPOLLIN, on_bell, NULL);
+	if (rc)
+		obd_error("event loop: %s", strerror(-rc));
+	s->event_fd = rc ? s->event_fd : fd;
+}
+
+static void let_go(struct obd_daemon *d, uint32_t c)
+{
+	struct obd_indexer_server *s = server(d);
+	s->leaving[c] = !obd_indexer_client_idle(s->ix, c);
+	if (s->leaving[c])
+		return;
+	obd_segment_drop_client(&s->seg, c);
+	int rc = obd_daemon_client_gone(d, c);
+	if (rc)
+		obd_warn("message to the supervisor: %s", strerror(-rc));
+}
+
 static bool poll_hook(void *arg)
 {
-	struct obd_indexer_server *s = arg;
+	struct obd_daemon *d = arg;
+	struct obd_indexer_server *s = server(d);
 	bool did = obd_indexer_poll(s->ix);
+	watch_events(d);
+	for (uint32_t c = 0; c < OBD_MAX_CLIENTS; c++)
+		if (s->leaving[c])
+			let_go(d, c);
 	obd_loop_timer_set(s->deadline, obd_indexer_deadline(s->ix));
 	return did;
 }
 
 static bool arm_hook(void *arg)
 {
-	struct obd_indexer_server *s = arg;
+	struct obd_indexer_server *s = server(arg);
 	obd_sleep_announce(&s->seg.catalog->proc);
 	obd_sleep_announce(&s->seg.client[0]->proc);
 	return obd_indexer_has_work(s->ix);
@@ -45,16 +83,9 @@ static bool arm_hook(void *arg)
 
 static void disarm_hook(void *arg)
 {
-	struct obd_indexer_server *s = arg;
+	struct obd_indexer_server *s = server(arg);
 	obd_sleep_cancel(&s->seg.catalog->proc);
 	obd_sleep_cancel(&s->seg.client[0]->proc);
-}
-
-static void on_bell(int fd, uint32_t events, void *arg)
-{
-	(void)events;
-	(void)arg;
-	obd_bell_drain(fd);
 }
 
 static void on_deadline(void *arg)
@@ -65,7 +96,7 @@ static void on_deadline(void *arg)
 static int hook_up(struct obd_daemon *d)
 {
 	struct obd_indexer_server *s = server(d);
-	const struct obd_loop_hooks hooks = {.poll = poll_hook, .arm = arm_hook, .disarm = disarm_hook, .arg = s};
+	const struct obd_loop_hooks hooks = {.poll = poll_hook, .arm = arm_hook, .disarm = disarm_hook, .arg = d};
 	const int bell[2] = {s->seg.bell_indexer, s->seg.bell_client[0]};
 	s->deadline = obd_loop_timer_new(d->loop, on_deadline, NULL);
 	int rc = s->deadline ? obd_loop_add_hooks(d->loop, &hooks) : -ENOMEM;
@@ -83,11 +114,13 @@ static int start(struct obd_daemon *d)
 	if (!rc) {
 		s->ix = obd_indexer_new(&s->seg, d->incarnation, &err);
 		rc = s->ix ? 0 : -EINVAL;
+		s->event_fd = -1;
 	}
 	if (rc) {
 		obd_error("%s", err.msg[0] ? err.msg : strerror(-rc));
 		return rc;
 	}
+	obd_indexer_set_engine(s->ix, d->config->io_engine);
 	rc = hook_up(d);
 	if (rc)
 		obd_error("event loop: %s", strerror(-rc));
@@ -99,12 +132,9 @@ static void message(struct obd_daemon *d, const struct obd_msg *msg)
 	struct obd_indexer_server *s = server(d);
 	if (msg->type == OBD_MSG_CLIENT_UP) {
 		obd_indexer_client_up(s->ix, msg->index, msg->arg);
-	} else if (msg->type == OBD_MSG_CLIENT_DOWN && msg->index) {
+	} else if (msg->type == OBD_MSG_CLIENT_DOWN && msg->index && msg->index < OBD_MAX_CLIENTS) {
 		obd_indexer_client_down(s->ix, msg->index);
-		obd_segment_drop_client(&s->seg, msg->index);
-		int rc = obd_daemon_client_gone(d, msg->index);
-		if (rc)
-			obd_warn("message to the supervisor: %s", strerror(-rc));
+		let_go(d, msg->index);
 	}
 }
 

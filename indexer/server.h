@@ -10,6 +10,8 @@ struct obd_indexer_server {
 	struct obd_segment seg;
 	struct obd_indexer *ix; /* NULL before start */
 	struct obd_loop_timer *deadline;
+	int event_fd;		       /* watched; -1: none yet */
+	bool leaving[OBD_MAX_CLIENTS]; /* gone, but writes still read their memory */
 };
 
 /* priv of the daemon is a struct obd_indexer_server with seg initialised. */

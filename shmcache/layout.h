@@ -105,7 +105,12 @@ static inline unsigned int obd_word_state(uint64_t word)
 	X(err_io, "local files that could not be read")                                                    \
 	X(opens_failed, "opens that failed")                                                               \
 	X(io_errors, "commands answered with an error")                                                    \
-	X(raw_reuse_bytes, "compressed bytes taken from the cache instead of being fetched again")
+	X(raw_reuse_bytes, "compressed bytes taken from the cache instead of being fetched again")         \
+	X(writes, "writes to upper layers")                                                                \
+	X(bytes_written, "bytes of these writes")                                                          \
+	X(discards, "discards in upper layers")                                                            \
+	X(syncs, "syncs of upper layers")                                                                  \
+	X(upper_reads, "reads of upper layers' data")
 
 enum obd_counter {
 #define X(name, text) OBD_C_##name,

@@ -397,12 +397,12 @@ START_TEST(failures)
 {
 	fake_post(&fk, 0, "relative");
 	fake_post(&fk, 1, "/nonexistent/config.v1.json");
-	fake_post(&fk, 2, config("u", NULL, 1, 0, "\"upper\": {\"data\": \"/x\", \"index\": \"/y\"}, "));
+	fake_post(&fk, 2, config("u", NULL, 1, 0, "\"upper\": {\"data\": \"/nonexistent/x\", \"index\": \"/y\"}, "));
 	fake_run(&fk);
 	check_failed(0, EINVAL, "absolute");
 	check_failed(1, ENOENT, "/nonexistent/config.v1.json");
-	check_failed(2, ENOTSUP, "writable layers are not supported in this version");
-	ck_assert_str_eq(result_text(), "failed:writable layers are not supported in this version");
+	check_failed(2, EINVAL, "region upread was not granted");
+	ck_assert_str_eq(result_text(), "failed:region upread was not granted");
 	fk.refuse_digest = digest(1);
 	fk.refuse_err = ETIMEDOUT;
 	fake_post(&fk, 3, config("t", REPO_A, 3, 7, NULL));

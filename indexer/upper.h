@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Writable devices (doc/architecture.md 4.9). Private to this room.
+ *
+ *     upper.c         files, lock, catalog entry: an upper from its open to its close, and after a restart
+ *     upper_table.c   clients' request tables -> checked requests -> order among those that overlap -> answers
+ *     upper_run.c     one request: data, record, map
+ *     upper_sparse.c  what a request means for a sparse file: pieces, and what lies below a block that is written in part
+ *
+ *     upper     FREE -> OPENING -> LIVE -> CLOSING -> FREE        CLOSING: waits for what the engine has
+ *               FREE -> ORPHAN -> LIVE | FREE                     ORPHAN: found in the catalog, its open not seen yet
+ *     request   WAITING (overlaps an older one) -> READY (for room in the engine) -> [FILLING] -> RUNNING -> answered
+ */
+#ifndef OBD_INDEXER_UPPER_H
+#define OBD_INDEXER_UPPER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/list.h"
+#include "common/config/image.h"
+#include "common/format/lsmt.h"
+#include "indexer/engine.h"
+#include "shmcache/layout.h"
+#include "shmcache/upmap.h"
+
+#define OBD_IX_UPS_RUNNING 128u /* requests the engine has at most; the rest waits */
+#define OBD_IX_FILLS 4u		/* ranges one request may need from below */
+
+struct obd_indexer;
+struct obd_ix_open;
+struct obd_ix_image;
+
+enum obd_ix_upper_state {
+	OBD_IX_UPPER_FREE = 0,
+	OBD_IX_UPPER_OPENING,
+	OBD_IX_UPPER_ORPHAN,
+	OBD_IX_UPPER_LIVE,
+	OBD_IX_UPPER_CLOSING,
+};
+
+/* The private side of catalog->upper[slot]. */
+struct obd_ix_upper {
+	struct obd_indexer *ix;
+	uint32_t slot;
+	uint32_t uid;
+	enum obd_ix_upper_state state;
+	uint32_t client;
+	uint32_t open_slot;
+	bool broken; /* after a restart its files could not be had again: every request fails */
+	bool sparse;
+	uint64_t bytes;	  /* of the device */
+	uint32_t granule; /* sparse: holes of the file are whole blocks of so many bytes, counted from the file's start */
+	int data_fd;
+	int direct_fd; /* -1: none */
+	int index_fd;  /* -1: none */
+	struct obd_ix_image *image;
+	struct obd_upmap_writer map;
+	bool has_map;
+	uint64_t data_end; /* append-only: where the next data go. Never goes back: what fails leaves a gap */
+	struct obd_list requests;
+	uint32_t running;
+
+	pthread_mutex_t record_lock; /* of what follows */
+	uint64_t index_end;	     /* where the next record goes */
+	bool index_torn;	     /* the file may be longer than index_end */
+	struct obd_list recorded;    /* requests whose records are in the file, in the file's order, till the map has them */
+};
+
+enum obd_ix_up_stage {
+	OBD_IX_UP_WAITING = 0,
+	OBD_IX_UP_READY,
+	OBD_IX_UP_FILLING,
+	OBD_IX_UP_RUNNING,
+	OBD_IX_UP_OVER, /* answered; waits in recorded for older ones */
+};
+
+enum obd_ix_piece_how { OBD_IX_COPY = 0, OBD_IX_ZEROS, OBD_IX_PUNCH };
+
+/* What is done to a range of a sparse device. */
+struct obd_ix_piece {
+	uint64_t off;
+	uint64_t len;
+	enum obd_ix_piece_how how;
+	const void *src;
+};
+
+/* Bytes of the device, as the layers below have them, wanted at dst. */
+struct obd_ix_fill {
+	uint64_t off;
+	uint64_t len;
+	unsigned char *dst;
+};
+
+struct obd_ix_up {
+	struct obd_list link;  /* in the upper's requests */
+	struct obd_list queue; /* in the indexer's ready or starved list */
+	struct obd_list posts; /* FILLING: what cached was asked for */
+	struct obd_list order; /* in the upper's recorded */
+	struct obd_indexer *ix;
+	struct obd_ix_upper *upper;
+	uint32_t client;
+	uint32_t slot;
+	bool forgotten; /* the client is gone: no answer */
+	enum obd_ix_up_stage stage;
+	uint32_t blockers; /* older requests that overlap */
+	uint64_t seq;
+	enum obd_up_op op;
+	bool fua;
+	uint64_t off;
+	uint64_t len;
+	uint64_t from; /* what it keeps others from, in bytes of the device; from == to: nothing */
+	uint64_t to;
+	/* under way */
+	struct obd_ix_io io;
+	struct obd_ix_task task;
+	bool data_here; /* the engine wrote the data already */
+	uint64_t data_at;
+	uint64_t *spare; /* pieces of the arena that the map may need at the end */
+	uint32_t nspare;
+	struct obd_ix_piece *piece;
+	size_t npieces;
+	size_t pieces_done;
+	struct obd_ix_fill fill[OBD_IX_FILLS];
+	uint32_t nfills;
+	uint32_t fill_tries;
+	unsigned char *bounce[2];
+	bool written;	    /* append-only: data and record are in the files */
+	bool pending;	    /* in recorded */
+	uint64_t index_end; /* behind its record */
+	int err;	    /* positive errno */
+};
+
+/* The indexer's side of a client's request table. */
+struct obd_ix_up_client {
+	struct obd_ix_up *up[OBD_UP_SLOTS];
+	uint32_t busy; /* requests the engine has: they use the client's memory */
+	uint32_t unsent;
+	bool due[OBD_UP_SLOTS]; /* the answer found the ring full */
+	bool answered[OBD_UP_SLOTS];
+	uint16_t err[OBD_UP_SLOTS];
+	uint32_t seq[OBD_UP_SLOTS]; /* of the last answer, low bits */
+};
+
+/* --- upper.c ------------------------------------------------------------------------------------------------------------ */
+
+/* Opens, locks and repairs the files that the open's configuration names and makes the map. 0: o->upper is set, OPENING.
+ * -EINPROGRESS: this process is just closing those files; the open is queued again. Else a negative errno with a line. */
+int obd_ix_upper_open(struct obd_ix_open *o, struct obd_err *err);
+
+/* Puts o->upper into the catalog; o->image is set. */
+void obd_ix_upper_publish(struct obd_ix_open *o);
+
+/* No new requests, out of the catalog; what the engine has ends first. Any state. */
+void obd_ix_upper_close(struct obd_ix_upper *u);
+
+/* A closing upper has nothing under way any more? Then it goes. */
+void obd_ix_upper_settle(struct obd_ix_upper *u);
+
+/* The upper of an open that an earlier incarnation made ready, or NULL. Opens its files again. */
+struct obd_ix_upper *obd_ix_upper_attach(struct obd_ix_open *o, const struct obd_reply *r);
+
+/* Reserves the map of catalog entry `slot`. 0, -ENOMEM; anything else wrong with it: -EPROTO. */
+int obd_ix_upper_adopt(struct obd_indexer *ix, uint32_t slot);
+
+/* Drops what was adopted for client c and belongs to no open. */
+void obd_ix_upper_sweep(struct obd_indexer *ix, uint32_t c);
+
+/* Frees private memory only: files closed, segment untouched. The engine is stopped. */
+void obd_ix_upper_free_all(struct obd_indexer *ix);
+
+int obd_ix_upper_init(struct obd_indexer *ix);
+
+/* --- upper_table.c ------------------------------------------------------------------------------------------------------ */
+
+bool obd_ix_up_rings(struct obd_indexer *ix);
+bool obd_ix_up_ring_has(const struct obd_indexer *ix, uint32_t c);
+
+/* Looks at every slot of a client. Returns how many needed something. */
+unsigned int obd_ix_up_scan(struct obd_indexer *ix, uint32_t c);
+
+/* Requests that the ring did not tell of; returns how many of them are old. */
+unsigned int obd_ix_up_late(struct obd_indexer *ix, uint32_t c);
+
+/* A client that is there from now on; same: it was there under an earlier incarnation of this process. */
+void obd_ix_up_client_start(struct obd_indexer *ix, uint32_t c, bool same);
+void obd_ix_up_client_reset(struct obd_indexer *ix, uint32_t c);
+
+/* Starts what is READY as far as the engine has room, and what starved for request slots. */
+bool obd_ix_up_start(struct obd_indexer *ix);
+void obd_ix_up_resume(struct obd_indexer *ix);
+bool obd_ix_up_flush(struct obd_indexer *ix);
+
+/* Answers up with up->err, lets those start that waited for it, frees it. */
+void obd_ix_up_finish(struct obd_ix_up *up);
+
+/* An upper is being closed: its requests that the engine has not got are answered. */
+void obd_ix_up_drop(struct obd_ix_upper *u);
+
+/* --- upper_run.c -------------------------------------------------------------------------------------------------------- */
+
+/* Starts a READY request. It finishes now or later. */
+void obd_ix_up_run(struct obd_ix_up *up);
+
+/* A sparse request whose pieces are planned and filled goes to the engine. */
+void obd_ix_up_run_pieces(struct obd_ix_up *up);
+
+/* Frees what the request holds in private memory. */
+void obd_ix_up_free(struct obd_ix_up *up);
+
+/* --- upper_sparse.c ----------------------------------------------------------------------------------------------------- */
+
+/* Sets what the request keeps others from, before it is put in order. */
+void obd_ix_sparse_widen(const struct obd_ix_upper *u, uint64_t *from, uint64_t *to);
+
+/* Sets piece, bounce and fill. 0 or a negative errno. */
+int obd_ix_sparse_plan(struct obd_ix_up *up);
+
+/* Goes on filling; calls obd_ix_up_run_pieces at the end, obd_ix_up_finish on errors. */
+void obd_ix_sparse_fill(struct obd_ix_up *up);
+
+#endif

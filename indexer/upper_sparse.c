@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Requests for sparse uppers.
+ *
+ * What a sparse file holds is told by its holes, and those are whole blocks of its file system. So the map of such a device
+ * says of every block either NONE for all of it, and then it is a hole, or for none of it:
+ *
+ *     write        a block that is written in part and was a hole gets the rest of its bytes from the layers below, in the
+ *                  same pwrite
+ *     discard      of whole blocks: a hole where nothing lies below, else zeros, because a hole would show what lies below
+ *                  of a part of a block: zeros if it is mapped; if not, nothing, or the block from below with zeros in it
+ *
+ * A request keeps others from the whole blocks it touches. Bytes from below are read through the cache, block by block, in the
+ * callback of cached's answer at the latest. If the process dies while filling, nothing has happened yet.
+ */
+#include "indexer/upper.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/format/merge.h"
+#include "indexer/internal.h"
+
+#define BOUNCE_ALIGN 4096u
+
+/* --- blocks ------------------------------------------------------------------------------------------------------------- */
+
+/* Start and end of the file system's block around a byte, as bytes of the device, cut at its ends. */
+static uint64_t block_start(const struct obd_ix_upper *u, uint64_t off)
+{
+	uint64_t at = obd_align_down(OBD_LSMT_HEADER_BYTES + off, u->granule);
+	return at < OBD_LSMT_HEADER_BYTES ? 0 : at - OBD_LSMT_HEADER_BYTES;
+}
+
+static uint64_t block_end(const struct obd_ix_upper *u, uint64_t end)
+{
+	return obd_min_u64(u->bytes, obd_align_up(OBD_LSMT_HEADER_BYTES + end, u->granule) - OBD_LSMT_HEADER_BYTES);
+}
+
+void obd_ix_sparse_widen(const struct obd_ix_upper *u, uint64_t *from, uint64_t *to)
+{
+	*from = block_start(u, *from);
+	*to = block_end(u, *to);
+}
+
+static bool is_hole(const struct obd_ix_upper *u, uint64_t off)
+{
+	uint64_t run, moffset;
+	bool bad;
+	return obd_upmap_lookup(u->ix->seg, &u->map.map, off / OBD_SECTOR_BYTES, 1, &run, &moffset, &bad) == OBD_UPMAP_NONE;
+}
+
+/* --- what lies below ---------------------------------------------------------------------------------------------------- */
+
+static const struct obd_lsmt_seg *below(const struct obd_ix_upper *u, size_t *n)
+{
+	const struct obd_image *e = obd_ix_image_entry(u->ix, u->image);
+	*n = (size_t)e->index_count;
+	return (const void *)(u->ix->seg->index + e->index_off);
+}
+
+/* The next range with data in [at, end). False: there is none. *seg is its segment. */
+static bool next_below(const struct obd_ix_upper *u, uint64_t at, uint64_t end, uint64_t *from, uint64_t *to,
+		       struct obd_lsmt_seg *seg)
+{
+	size_t n;
+	const struct obd_lsmt_seg *s = below(u, &n);
+	size_t i = obd_lsmt_lookup(s, n, at / OBD_SECTOR_BYTES);
+	if (at >= end || i >= n)
+		return false;
+	*seg = s[i];
+	*from = obd_max_u64(at, obd_lsmt_seg_offset(s[i]) * OBD_SECTOR_BYTES);
+	*to = obd_min_u64(end, obd_lsmt_seg_end(s[i]) * OBD_SECTOR_BYTES);
+	return *from < *to;
+}
+
+static bool any_below(const struct obd_ix_upper *u, uint64_t from, uint64_t to)
+{
+	uint64_t a, b;
+	struct obd_lsmt_seg seg;
+	return next_below(u, from, to, &a, &b, &seg);
+}
+
+/* --- plans -------------------------------------------------------------------------------------------------------------- */
+
+static int add_piece(struct obd_ix_up *up, uint64_t from, uint64_t to, enum obd_ix_piece_how how, const void *src)
+{
+	struct obd_ix_piece *last = up->npieces ? &up->piece[up->npieces - 1] : NULL;
+	if (from == to)
+		return 0;
+	if (last && last->how == how && how != OBD_IX_COPY && last->off + last->len == from) {
+		last->len += to - from;
+		return 0;
+	}
+	if (!(up->npieces & (up->npieces - 1))) { /* grows at powers of two */
+		struct obd_ix_piece *more = realloc(up->piece, (up->npieces ? 2 * up->npieces : 1) * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		up->piece = more;
+	}
+	up->piece[up->npieces++] = (struct obd_ix_piece){.off = from, .len = to - from, .how = how, .src = src};
+	return 0;
+}
+
+static void add_fill(struct obd_ix_up *up, uint64_t from, uint64_t to, unsigned char *dst)
+{
+	if (from == to)
+		return;
+	assert(up->nfills < OBD_IX_FILLS);
+	up->fill[up->nfills++] = (struct obd_ix_fill){.off = from, .len = to - from, .dst = dst};
+}
+
+static unsigned char *bounce(struct obd_ix_up *up, uint64_t bytes)
+{
+	unsigned char **b = up->bounce[0] ? &up->bounce[1] : &up->bounce[0];
+	assert(!*b);
+	*b = aligned_alloc(BOUNCE_ALIGN, obd_align_up(bytes, BOUNCE_ALIGN));
+	if (*b)
+		memset(*b, 0, bytes);
+	return *b;
+}
+
+static int plan_write(struct obd_ix_up *up)
+{
+	const struct obd_ix_upper *u = up->upper;
+	const unsigned char *data = up->ix->seg->client[up->client]->staging[up->slot];
+	uint64_t end = up->off + up->len, from = block_start(u, up->off), to = block_end(u, end);
+	if (from < up->off && !is_hole(u, from))
+		from = up->off;
+	if (end < to && !is_hole(u, to - OBD_SECTOR_BYTES))
+		to = end;
+	if (from == up->off && to == end)
+		return add_piece(up, up->off, end, OBD_IX_COPY, data);
+	unsigned char *b = bounce(up, to - from);
+	if (!b)
+		return -ENOMEM;
+	memcpy(b + (up->off - from), data, up->len);
+	add_fill(up, from, up->off, b);
+	add_fill(up, end, to, b + (end - from));
+	return add_piece(up, from, to, OBD_IX_COPY, b);
+}
+
+/* [from, to) is a part of one block. */
+static int plan_part(struct obd_ix_up *up, uint64_t from, uint64_t to)
+{
+	const struct obd_ix_upper *u = up->upper;
+	uint64_t start = block_start(u, from), end = block_end(u, to);
+	if (!is_hole(u, from))
+		return add_piece(up, from, to, OBD_IX_ZEROS, NULL);
+	if (!any_below(u, from, to))
+		return 0;
+	unsigned char *b = bounce(up, end - start);
+	if (!b)
+		return -ENOMEM;
+	add_fill(up, start, from, b);
+	add_fill(up, to, end, b + (to - start));
+	return add_piece(up, start, end, OBD_IX_COPY, b);
+}
+
+/* [from, to) is whole blocks. */
+static int plan_whole(struct obd_ix_up *up, uint64_t from, uint64_t to)
+{
+	const struct obd_ix_upper *u = up->upper;
+	uint64_t a, b;
+	struct obd_lsmt_seg seg;
+	int rc = 0;
+	while (!rc && next_below(u, from, to, &a, &b, &seg)) {
+		a = obd_max_u64(from, block_start(u, a));
+		b = obd_min_u64(to, block_end(u, b));
+		rc = add_piece(up, from, a, OBD_IX_PUNCH, NULL);
+		if (!rc)
+			rc = add_piece(up, a, b, OBD_IX_ZEROS, NULL);
+		from = b;
+	}
+	return rc ? rc : add_piece(up, from, to, OBD_IX_PUNCH, NULL);
+}
+
+static int plan_discard(struct obd_ix_up *up)
+{
+	const struct obd_ix_upper *u = up->upper;
+	uint64_t from = up->off, to = up->off + up->len;
+	int rc = 0;
+	if (block_start(u, from) != from) {
+		uint64_t end = obd_min_u64(to, block_end(u, from + OBD_SECTOR_BYTES));
+		rc = plan_part(up, from, end);
+		from = end;
+	}
+	uint64_t last = block_end(u, to) == to ? to : obd_max_u64(from, block_start(u, to));
+	if (!rc && from < last)
+		rc = plan_whole(up, from, last);
+	return rc || last == to ? rc : plan_part(up, last, to);
+}
+
+int obd_ix_sparse_plan(struct obd_ix_up *up)
+{
+	return up->op == OBD_UP_WRITE ? plan_write(up) : plan_discard(up);
+}
+
+/* --- filling ------------------------------------------------------------------------------------------------------------ */
+
+static void answered(struct obd_ix_post *post, int err)
+{
+	struct obd_ix_up *up = post->owner;
+	bool again = err == 0 || err == EAGAIN || err == ESTALE;
+	obd_list_remove(&post->link);
+	if (again && ++up->fill_tries <= OBD_IX_TRIES) {
+		obd_ix_sparse_fill(up);
+		return;
+	}
+	up->err = err ? err : EIO;
+	obd_ix_up_finish(up);
+}
+
+/* Copies at most `max` bytes that stand at byte `at` of a layer's file, all of one block. Returns how many. */
+static int64_t copy_block(struct obd_ix_up *up, const struct obd_ix_layer *l, uint64_t at, uint64_t max, unsigned char *dst)
+{
+	struct obd_indexer *ix = up->ix;
+	uint32_t bb = ix->seg->geo.block_bytes;
+	uint32_t block = (uint32_t)(at / bb), in = (uint32_t)(at % bb);
+	uint32_t n = (uint32_t)obd_min_u64(max, bb - in);
+	int rc = obd_reader_copy(&ix->reader, l->slot, l->uid, false, block, in, n, dst);
+	if (rc == -EAGAIN) {
+		rc = obd_ix_post(ix, &up->posts, OBD_JOB_BLOCKS, l, block, 1, answered, up);
+		return rc ? rc : -EINPROGRESS;
+	}
+	return rc ? (rc == -ERANGE ? -EBADMSG : rc) : (int64_t)n;
+}
+
+/* Goes on with one range. 0: there; -EINPROGRESS, -EBUSY, or another negative errno. */
+static int go_on(struct obd_ix_up *up, struct obd_ix_fill *f)
+{
+	const struct obd_ix_upper *u = up->upper;
+	const struct obd_image *e = obd_ix_image_entry(u->ix, u->image);
+	while (f->len) {
+		uint64_t from, to;
+		struct obd_lsmt_seg seg;
+		int64_t n = (int64_t)f->len; /* zeros, if nothing lies below: they stand there already */
+		if (next_below(u, f->off, f->off + f->len, &from, &to, &seg)) {
+			uint64_t at = (obd_lsmt_seg_moffset(seg) - obd_lsmt_seg_offset(seg)) * OBD_SECTOR_BYTES + f->off;
+			uint32_t tag = obd_lsmt_seg_tag(seg);
+			assert(tag < e->nlayers);
+			if (from > f->off)
+				n = (int64_t)(from - f->off);
+			else
+				n = copy_block(up, &u->ix->layer[e->layer_slot[tag]], at, to - from, f->dst);
+		}
+		if (n < 0)
+			return (int)n;
+		f->off += (uint64_t)n;
+		f->dst += n;
+		f->len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+void obd_ix_sparse_fill(struct obd_ix_up *up)
+{
+	int rc = 0;
+	for (uint32_t i = 0; i < up->nfills && !rc; i++)
+		rc = go_on(up, &up->fill[i]);
+	if (rc == -EINPROGRESS)
+		return;
+	if (rc == -EBUSY) {
+		obd_list_push_back(&up->ix->ups_starved, &up->queue);
+		return;
+	}
+	if (rc) {
+		up->err = -rc;
+		obd_ix_up_finish(up);
+	} else {
+		obd_ix_up_run_pieces(up);
+	}
+}
