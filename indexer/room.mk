@@ -4,8 +4,12 @@ $(eval $(call room,indexer,$(filter-out indexer/main.c,$(wildcard indexer/*.c)))
 $(eval $(call program,bin/obd-indexer,indexer/main.c,$(INDEXER_ROOMS),$(INDEXER_LIBS)))
 PROGRAMS += $(B)/bin/obd-indexer
 
-$(eval $(call program,test/check_indexer,$(wildcard test/indexer/*.c),$(INDEXER_ROOMS),-lcheck -lsubunit -lm -lrt $(INDEXER_LIBS)))
+INDEXER_TEST_LIBS := -lcheck -lsubunit -lm -lrt $(INDEXER_LIBS)
+INDEXER_FAKE := test/indexer/fake.c
+$(eval $(call program,test/check_indexer,test/indexer/check_indexer.c $(INDEXER_FAKE),$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
+$(eval $(call program,test/check_upper_io,test/indexer/check_upper_io.c $(INDEXER_FAKE),$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
 .PHONY: check-indexer
-check-indexer: $(B)/test/check_indexer ## unit tests of the indexer
-	$(Q)$<
+check-indexer: $(B)/test/check_indexer $(B)/test/check_upper_io ## unit tests of the indexer
+	$(Q)$(B)/test/check_indexer
+	$(Q)$(B)/test/check_upper_io
 check-unit: check-indexer

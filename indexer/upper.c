@@ -236,12 +236,25 @@ static int open_files(struct obd_ix_upper *u, const struct obd_image_config *cfg
 	return 0;
 }
 
+/* How many of the segments from i on are zeros without a gap: as one range they need no leaves at the seams. */
+static size_t zero_run(const struct obd_lsmt_seg *seg, size_t i, size_t n)
+{
+	size_t k = i + 1;
+	while (k < n && obd_lsmt_seg_zeroed(seg[k]) && obd_lsmt_seg_offset(seg[k]) == obd_lsmt_seg_end(seg[k - 1]))
+		k++;
+	return k - i;
+}
+
 static int map_put(struct obd_ix_upper *u, const struct obd_lsmt_seg *seg, size_t n)
 {
 	int rc = 0;
-	for (size_t i = 0; i < n && !rc; i++)
-		rc = obd_upmap_set(&u->map, obd_lsmt_seg_offset(seg[i]), obd_lsmt_seg_length(seg[i]),
-				   obd_lsmt_seg_zeroed(seg[i]) ? OBD_UPMAP_ZERO : OBD_UPMAP_DATA, obd_lsmt_seg_moffset(seg[i]));
+	for (size_t i = 0, k; i < n && !rc; i += k) {
+		bool zeroed = obd_lsmt_seg_zeroed(seg[i]);
+		k = zeroed ? zero_run(seg, i, n) : 1;
+		rc = obd_upmap_set(&u->map, obd_lsmt_seg_offset(seg[i]),
+				   obd_lsmt_seg_end(seg[i + k - 1]) - obd_lsmt_seg_offset(seg[i]),
+				   zeroed ? OBD_UPMAP_ZERO : OBD_UPMAP_DATA, obd_lsmt_seg_moffset(seg[i]));
+	}
 	return rc;
 }
 

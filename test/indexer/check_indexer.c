@@ -401,8 +401,8 @@ START_TEST(failures)
 	fake_run(&fk);
 	check_failed(0, EINVAL, "absolute");
 	check_failed(1, ENOENT, "/nonexistent/config.v1.json");
-	check_failed(2, EINVAL, "region upread was not granted");
-	ck_assert_str_eq(result_text(), "failed:region upread was not granted");
+	check_failed(2, ENOENT, "upper /nonexistent/x: No such file");
+	ck_assert_str_eq(result_text(), "failed:upper /nonexistent/x: No such file or directory");
 	fk.refuse_digest = digest(1);
 	fk.refuse_err = ETIMEDOUT;
 	fake_post(&fk, 3, config("t", REPO_A, 3, 7, NULL));

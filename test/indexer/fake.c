@@ -58,6 +58,7 @@ void fake_init(struct fake *f, uint32_t block_bytes, uint32_t nframes, uint64_t 
 	region(f, "catalog", 0, geo.catalog_bytes);
 	region(f, "index", 0, geo.index_bytes);
 	region(f, "recency", 0, geo.recency_bytes);
+	region(f, "upread", 0, geo.upread_bytes);
 	region(f, "client", FAKE_CLIENT, geo.client_bytes);
 	f->incarnation = 7;
 }
@@ -83,6 +84,7 @@ void fake_start(struct fake *f)
 	if (!f->ix)
 		fprintf(stderr, "%s\n", err.msg);
 	need(f->ix != NULL, "obd_indexer_new");
+	obd_indexer_set_engine(f->ix, f->engine);
 	obd_indexer_client_up(f->ix, FAKE_CLIENT, f->incarnation);
 }
 

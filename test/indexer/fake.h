@@ -20,6 +20,7 @@ struct fake {
 	uint64_t generation;
 	uint64_t incarnation; /* of the client */
 	uint32_t starts;
+	uint32_t engine; /* for writable devices */
 	struct obd_codec *codec;
 	/* what goes wrong */
 	bool deaf;		   /* answers nothing */

@@ -1,0 +1,662 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Writable devices: requests of a stand-in for a client, written by the real indexer into real files, compared with a model in
+ * memory by way of the map, of the files, and of the library that knows nothing of the indexer. The indexer is dropped between
+ * any two steps and takes its work up again.
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/format/lsmt.h"
+#include "common/format/upper.h"
+#include "shmcache/ring.h"
+#include "shmcache/upmap.h"
+#include "test/indexer/fake.h"
+#include "test/unit/golden.h"
+
+#define DEVICE_BYTES ((2u << 20) + 3 * 512)
+#define LOWER_BYTES (1536u << 10)
+#define SECTOR 512u
+#define BLOCK_BYTES 16384u
+#define SLOTS 40u
+#define OPEN 3u
+
+static struct fake fk;
+static bool sparse;
+static unsigned char lower[DEVICE_BYTES];
+static unsigned char shadow[DEVICE_BYTES];
+static char data_path[128], index_path[128], lower_path[128];
+
+static struct {
+	bool on;
+	enum obd_up_op op;
+	uint64_t off, len;
+	int err;
+} flight[SLOTS];
+static uint32_t outstanding;
+
+static uint64_t state;
+
+static uint32_t pick(uint32_t n)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return (uint32_t)(state >> 16) % n;
+}
+
+static struct obd_client_area *area(void)
+{
+	return fk.seg.client[FAKE_CLIENT];
+}
+
+/* --- the device --------------------------------------------------------------------------------------------------------- */
+
+static void make_lower(void)
+{
+	struct obd_err err = {""};
+	const struct obd_lsmt_write_opts opts = {.uuid = NULL};
+	memset(lower, 0, sizeof lower);
+	for (int i = 0; i < 60; i++) {
+		uint32_t at = pick(LOWER_BYTES / SECTOR) * SECTOR, n = (1 + pick(90)) * SECTOR;
+		for (uint32_t k = at; k < at + n && k < LOWER_BYTES; k++)
+			lower[k] = (unsigned char)(1 + pick(255));
+	}
+	struct obd_file *src = obd_file_open_mem(lower, LOWER_BYTES);
+	struct obd_file *out = obd_file_open_path(lower_path, O_RDWR | O_CREAT | O_TRUNC, 0644, &err);
+	ck_assert_msg(out != NULL, "%s", err.msg);
+	ck_assert_int_eq(obd_lsmt_write_raw(src, SECTOR, out, &opts, NULL, NULL), 0);
+	obd_file_close(src);
+	obd_file_close(out);
+}
+
+static void make_upper(uint64_t bytes)
+{
+	struct obd_err err = {""};
+	const struct obd_upper_create_opts o = {.virtual_size = bytes, .sparse = sparse};
+	unlink(data_path);
+	unlink(index_path);
+	ck_assert_msg(obd_upper_create(data_path, sparse ? NULL : index_path, &o, &err) == 0, "%s", err.msg);
+}
+
+static const char *config(const char *lower_file)
+{
+	static char path[160];
+	snprintf(path, sizeof path, "%s/config", fk.dir);
+	FILE *f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	fprintf(f, "{\"upper\": {\"data\": \"%s\"", data_path);
+	if (!sparse)
+		fprintf(f, ", \"index\": \"%s\"", index_path);
+	fprintf(f, "}, \"lowers\": [");
+	if (lower_file)
+		fprintf(f, "{\"file\": \"%s\"}", lower_file);
+	fprintf(f, "]}\n");
+	fclose(f);
+	return path;
+}
+
+static struct obd_reply open_device(uint32_t slot, const char *lower_file)
+{
+	struct obd_reply r = {.err = 0};
+	fake_post(&fk, slot, config(lower_file));
+	for (int i = 0; i < 20000; i++) {
+		fake_run(&fk);
+		enum obd_reply_status s = fake_reply(&fk, slot, &r);
+		if (s == OBD_REPLY_READY || s == OBD_REPLY_FAILED)
+			break;
+		usleep(100);
+	}
+	if (fake_reply(&fk, slot, &r) == OBD_REPLY_READY)
+		fake_hold(&fk, slot);
+	return r;
+}
+
+static struct obd_reply open_good(const char *lower_file)
+{
+	struct obd_reply r = open_device(OPEN, lower_file);
+	ck_assert_msg(fake_reply(&fk, OPEN, NULL) == OBD_REPLY_READY, "%s", r.reason);
+	ck_assert_uint_ne(r.upper_uid, 0);
+	return r;
+}
+
+static void set_up_with(bool is_sparse, uint32_t engine, uint64_t seed)
+{
+	state = 88172645463325252u + seed;
+	sparse = is_sparse;
+	outstanding = 0;
+	memset(flight, 0, sizeof flight);
+	obd_log_set_level(getenv("OBD_TEST_LOG") ? OBD_LOG_DEBUG : OBD_LOG_ERROR);
+	fake_init(&fk, BLOCK_BYTES, 32, 8u << 20);
+	fk.engine = engine;
+	snprintf(data_path, sizeof data_path, "%s/up.data", fk.dir);
+	snprintf(index_path, sizeof index_path, "%s/up.index", fk.dir);
+	snprintf(lower_path, sizeof lower_path, "%s/lower", fk.dir);
+	make_lower();
+	make_upper(DEVICE_BYTES);
+	memcpy(shadow, lower, sizeof shadow);
+	fake_start(&fk);
+}
+
+/* --- requests ----------------------------------------------------------------------------------------------------------- */
+
+static void post(uint32_t slot, enum obd_up_op op, uint64_t off, uint64_t len, uint32_t flags)
+{
+	struct obd_upreq *r = &area()->up[slot];
+	uint64_t seq = obd_word_seq(obd_load_relaxed(&r->word)) + 1;
+	ck_assert(!flight[slot].on);
+	obd_store_relaxed(&r->open_slot, OPEN);
+	obd_store_relaxed(&r->op, op);
+	obd_store_relaxed(&r->offset, off);
+	obd_store_relaxed(&r->len, len);
+	obd_store_relaxed(&r->flags, flags);
+	obd_store_relaxed(&r->posted_ns, obd_clock_ns());
+	obd_store_release(&r->word, obd_word(seq, OBD_UP_POSTED));
+	ck_assert(obd_ring_push(&area()->ups, &fk.seg.catalog->client[FAKE_CLIENT].ups_tail, obd_entry(slot, seq, 0)));
+	flight[slot].on = true;
+	flight[slot].op = op;
+	flight[slot].off = off;
+	flight[slot].len = len;
+	outstanding++;
+}
+
+static bool collect_one(void)
+{
+	uint64_t entry;
+	if (obd_ring_pop(&fk.seg.catalog->client[FAKE_CLIENT].updones, &area()->updones_tail, &entry) != OBD_RING_ENTRY)
+		return false;
+	uint32_t slot = obd_entry_slot(entry);
+	ck_assert_uint_lt(slot, SLOTS);
+	struct obd_upreq *r = &area()->up[slot];
+	uint64_t word = obd_load_relaxed(&r->word);
+	if (obd_word_state(word) != OBD_UP_POSTED || (uint32_t)obd_word_seq(word) != obd_entry_seq(entry))
+		return true;
+	flight[slot].on = false;
+	flight[slot].err = obd_entry_err(entry);
+	outstanding--;
+	obd_store_release(&r->word, obd_word(obd_word_seq(word), OBD_UP_FREE));
+	return true;
+}
+
+static void collect(void)
+{
+	while (collect_one())
+		;
+}
+
+static void drain(void)
+{
+	for (int i = 0; outstanding && i < 200000; i++) {
+		fake_run(&fk);
+		collect();
+		if (outstanding)
+			usleep(50);
+	}
+	ck_assert_uint_eq(outstanding, 0);
+}
+
+static int one(enum obd_up_op op, uint64_t off, uint64_t len, uint32_t flags)
+{
+	post(0, op, off, len, flags);
+	drain();
+	return flight[0].err;
+}
+
+static void all_good(void)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		ck_assert_msg(flight[i].err == 0, "slot %u: op %d at %llu, %llu bytes: %s", i, (int)flight[i].op,
+			      (unsigned long long)flight[i].off, (unsigned long long)flight[i].len, strerror(flight[i].err));
+}
+
+/* --- comparing ---------------------------------------------------------------------------------------------------------- */
+
+/* Reads upper data by way of requests: what a frontend does. */
+static void read_data(uint64_t moffset, uint64_t sectors, unsigned char *dst)
+{
+	while (sectors) {
+		uint64_t n = sectors < 128 ? sectors : 128;
+		ck_assert_int_eq(one(OBD_UP_READ, moffset * SECTOR, n * SECTOR, 0), 0);
+		memcpy(dst, fk.seg.upread->buf[FAKE_CLIENT][0], n * SECTOR);
+		moffset += n;
+		sectors -= n;
+		dst += n * SECTOR;
+	}
+}
+
+static void read_device(unsigned char *dst, uint64_t bytes, const unsigned char *base)
+{
+	struct obd_upmap map;
+	const struct obd_reply *r = &fk.seg.catalog->client[FAKE_CLIENT].reply[OPEN];
+	ck_assert_int_eq(obd_upmap_open(&fk.seg, r->upper_slot, r->upper_uid, &map), 0);
+	ck_assert_uint_eq(map.sectors, bytes / SECTOR);
+	for (uint64_t s = 0, run; s < map.sectors; s += run) {
+		uint64_t moffset;
+		bool bad;
+		enum obd_upmap_kind kind = obd_upmap_lookup(&fk.seg, &map, s, map.sectors - s, &run, &moffset, &bad);
+		ck_assert(!bad && run);
+		if (kind == OBD_UPMAP_NONE)
+			memcpy(dst + s * SECTOR, base + s * SECTOR, run * SECTOR);
+		else if (kind == OBD_UPMAP_ZERO)
+			memset(dst + s * SECTOR, 0, run * SECTOR);
+		else
+			read_data(moffset, run, dst + s * SECTOR);
+	}
+}
+
+static void expect_same(const unsigned char *got, const char *what)
+{
+	for (uint32_t s = 0; s < DEVICE_BYTES / SECTOR; s++)
+		ck_assert_msg(memcmp(got + s * SECTOR, shadow + s * SECTOR, SECTOR) == 0, "%s: sector %u differs", what, s);
+}
+
+static void verify(const char *what)
+{
+	static unsigned char got[DEVICE_BYTES];
+	read_device(got, DEVICE_BYTES, lower);
+	expect_same(got, what);
+}
+
+static void verify_files(const char *what)
+{
+	static unsigned char got[DEVICE_BYTES];
+	struct obd_err err = {""};
+	struct obd_upper *u;
+	ck_assert_msg(obd_upper_open(data_path, sparse ? NULL : index_path, false, &u, &err) == 0, "%s", err.msg);
+	memcpy(got, lower, sizeof got);
+	ck_assert_int_eq(obd_upper_pread(u, got, sizeof got, 0), (ssize_t)sizeof got);
+	obd_upper_close(u);
+	expect_same(got, what);
+}
+
+/* --- random work -------------------------------------------------------------------------------------------------------- */
+
+static bool meets_others(uint64_t off, uint64_t len)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		if (flight[i].on && flight[i].op != OBD_UP_SYNC && off < flight[i].off + flight[i].len &&
+		    flight[i].off < off + len)
+			return true;
+	return false;
+}
+
+static void random_range(bool big, uint64_t *off, uint64_t *len)
+{
+	uint64_t sectors = DEVICE_BYTES / SECTOR, n = 1 + pick(big ? 900 : 40), at;
+	if (pick(3) == 0)
+		n = (1 + pick(big ? 64 : 16)) * 8;
+	at = pick((uint32_t)(sectors - n + 1));
+	if (pick(2))
+		at -= at % 8;
+	if (pick(30) == 0)
+		at = sectors - n;
+	*off = at * SECTOR;
+	*len = n * SECTOR;
+}
+
+static void random_post(uint32_t slot, bool alone)
+{
+	uint64_t off, len;
+	uint32_t what = pick(20), flags = pick(12) ? 0 : OBD_UP_FUA;
+	if (what == 0) {
+		post(slot, OBD_UP_SYNC, 0, 0, 0);
+		return;
+	}
+	random_range(what < 4, &off, &len);
+	if (alone && meets_others(off, len))
+		return;
+	if (what < 5) {
+		memset(shadow + off, 0, len);
+		post(slot, OBD_UP_DISCARD, off, len, flags);
+		return;
+	}
+	for (uint64_t i = 0; i < len; i++)
+		area()->staging[slot][i] = (unsigned char)pick(256);
+	memcpy(shadow + off, area()->staging[slot], len);
+	post(slot, OBD_UP_WRITE, off, len, flags);
+}
+
+static void step(bool kills)
+{
+	switch (pick(8)) {
+	case 0:
+	case 1:
+		fake_serve(&fk);
+		break;
+	case 2:
+		collect_one();
+		break;
+	case 3:
+		usleep(pick(200));
+		break;
+	case 4:
+		if (kills && pick(12) == 0)
+			fake_start(&fk);
+		break;
+	default:
+		obd_indexer_poll(fk.ix);
+	}
+}
+
+static void random_work(uint32_t n, bool kills)
+{
+	fk.forgetful = pick(2);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t slot = pick(SLOTS);
+		if (!flight[slot].on)
+			random_post(slot, kills);
+		step(kills);
+	}
+	drain();
+	fk.forgetful = false;
+	all_good();
+}
+
+static uint64_t arena_used(void)
+{
+	return obd_load_relaxed(&fk.seg.catalog->arena_used_bytes);
+}
+
+static void close_device(void)
+{
+	fake_close(&fk, OPEN);
+	for (int i = 0; i < 100; i++)
+		fake_run(&fk);
+	for (uint32_t i = 0; i < OBD_UPPER_SLOTS; i++)
+		ck_assert_uint_eq(obd_word_state(obd_load_relaxed(&fk.seg.catalog->upper[i].word)), OBD_UPPER_FREE);
+}
+
+/* Every engine and both forms: _i is engine × form. */
+START_TEST(model)
+{
+	set_up_with(_i % 2, (uint32_t)_i / 2, 0);
+	open_good(lower_path);
+	uint64_t used = 0;
+	for (int round = 0; round < 6; round++) {
+		random_work(250, round % 2);
+		verify("after work");
+		close_device();
+		if (used)
+			ck_assert_uint_eq(arena_used(), used); /* maps leave nothing behind */
+		used = arena_used();
+		verify_files("by the library");
+		if (round % 3 == 2)
+			fake_start(&fk);
+		open_good(lower_path);
+		verify("after reopening");
+	}
+	fake_done(&fk);
+}
+END_TEST
+
+START_TEST(no_lower)
+{
+	set_up_with(_i % 2, 0, 5);
+	memset(lower, 0, sizeof lower);
+	memset(shadow, 0, sizeof shadow);
+	open_good(NULL);
+	random_work(150, true);
+	verify("over nothing");
+	fake_start(&fk);
+	verify("after a restart");
+	close_device();
+	verify_files("by the library");
+	fake_done(&fk);
+}
+END_TEST
+
+/* An answer that its client has not seen yet stands, whatever the staging buffer says by then. */
+START_TEST(answered_once)
+{
+	set_up_with(_i, 0, 9);
+	open_good(lower_path);
+	memset(area()->staging[0], 'a', 8192);
+	memset(shadow + 4096, 'a', 8192);
+	post(0, OBD_UP_WRITE, 4096, 8192, 0);
+	while (!obd_load_relaxed(&fk.seg.catalog->client[FAKE_CLIENT].updones.head))
+		fake_run(&fk);
+	memset(area()->staging[0], 'b', 8192);
+	fake_start(&fk);
+	for (int i = 0; i < 50; i++) {
+		obd_indexer_tick(fk.ix);
+		fake_run(&fk);
+		usleep(100);
+	}
+	drain();
+	verify("after a restart");
+	fake_done(&fk);
+}
+END_TEST
+
+START_TEST(in_use)
+{
+	struct obd_reply r;
+	set_up_with(false, 0, 1);
+	open_good(lower_path);
+	r = open_device(4, lower_path);
+	ck_assert_int_eq(fake_reply(&fk, 4, NULL), OBD_REPLY_FAILED);
+	ck_assert_int_eq((int)r.err, EBUSY);
+	ck_assert_msg(strstr(r.reason, "up.data is in use by another device") != NULL, "%s", r.reason);
+	close_device();
+	open_good(lower_path);
+	close_device();
+	ck_assert_int_eq(truncate(index_path, 100), 0);
+	r = open_device(4, lower_path);
+	ck_assert_int_eq(fake_reply(&fk, 4, NULL), OBD_REPLY_FAILED);
+	ck_assert_msg(strstr(r.reason, "up.data") != NULL, "%s", r.reason);
+	unlink(index_path);
+	r = open_device(4, lower_path);
+	ck_assert_int_eq((int)r.err, ENOENT);
+	ck_assert_msg(strstr(r.reason, "up.index") != NULL, "%s", r.reason);
+	fake_done(&fk);
+}
+END_TEST
+
+static void limit(uint64_t bytes)
+{
+	struct rlimit l;
+	getrlimit(RLIMIT_FSIZE, &l);
+	l.rlim_cur = bytes ? bytes : l.rlim_max;
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &l), 0);
+}
+
+static uint64_t file_bytes(const char *path)
+{
+	struct stat st;
+	ck_assert_int_eq(stat(path, &st), 0);
+	return (uint64_t)st.st_size;
+}
+
+/* A file that cannot grow: requests fail, what was there stays, and all goes on when there is room again. */
+START_TEST(no_space)
+{
+	set_up_with(false, (uint32_t)_i, 2);
+	open_good(lower_path);
+	random_work(40, false);
+	limit(file_bytes(data_path) + 5000);
+	memset(area()->staging[0], 'x', 65536);
+	ck_assert_int_eq(one(OBD_UP_WRITE, 0, 65536, 0), EFBIG);
+	ck_assert_int_eq(one(OBD_UP_WRITE, 512, 512, 0), EFBIG);
+	limit(0);
+	verify("after a write that failed");
+	/* Now the index: its last record would be torn. */
+	uint64_t bytes = file_bytes(index_path);
+	limit(bytes + 7);
+	ck_assert_int_eq(one(OBD_UP_DISCARD, 0, 4096, 0), EFBIG);
+	ck_assert_uint_eq(file_bytes(index_path), bytes);
+	limit(0);
+	verify("after a record that failed");
+	random_work(60, false);
+	verify("with room again");
+	fake_start(&fk);
+	verify("after a restart");
+	close_device();
+	verify_files("by the library");
+	fake_done(&fk);
+}
+END_TEST
+
+/* Discards that are longer than one record, over GiBs that hold something here and there. */
+START_TEST(huge_discard)
+{
+	const uint64_t bytes = UINT64_C(64) << 30;
+	set_up_with(_i, 0, 3);
+	make_upper(bytes);
+	struct obd_reply r = open_good(lower_path);
+	uint64_t places[] = {0, 1ull << 20, (1ull << 30) - 4096, 5ull << 30, (33ull << 30) + 512, bytes - 4096};
+	for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+		ck_assert_int_eq(one(OBD_UP_WRITE, places[i], 4096, 0), 0);
+	ck_assert_int_eq(one(OBD_UP_DISCARD, 512, bytes - 1024, OBD_UP_FUA), 0);
+	for (int again = 0; again < 2; again++) {
+		struct obd_upmap map;
+		uint64_t run, moffset;
+		bool bad;
+		ck_assert_int_eq(obd_upmap_open(&fk.seg, r.upper_slot, r.upper_uid, &map), 0);
+		ck_assert_int_eq(obd_upmap_lookup(&fk.seg, &map, 0, 1, &run, &moffset, &bad), OBD_UPMAP_DATA);
+		ck_assert_int_eq(obd_upmap_lookup(&fk.seg, &map, bytes / SECTOR - 1, 1, &run, &moffset, &bad), OBD_UPMAP_DATA);
+		for (size_t i = 1; i < 5; i++)
+			ck_assert_int_ne(obd_upmap_lookup(&fk.seg, &map, places[i] / SECTOR, 1, &run, &moffset, &bad),
+					 OBD_UPMAP_DATA);
+		close_device();
+		r = open_good(lower_path);
+	}
+	ck_assert_int_eq(one(OBD_UP_DISCARD, 0, bytes, 0), 0);
+	fake_done(&fk);
+}
+END_TEST
+
+/* The client goes while its writes are under way; its memory is used until they end. */
+START_TEST(client_goes)
+{
+	set_up_with(_i % 2, (uint32_t)_i / 2, 4);
+	for (int round = 0; round < 10; round++) {
+		open_good(lower_path);
+		for (uint32_t slot = 0; slot < SLOTS; slot++)
+			random_post(slot, false);
+		for (uint32_t i = pick(20); i; i--)
+			step(false);
+		obd_indexer_client_down(fk.ix, FAKE_CLIENT);
+		while (!obd_indexer_client_idle(fk.ix, FAKE_CLIENT))
+			fake_run(&fk);
+		memset((void *)area()->up, 0, sizeof area()->up);
+		memset(flight, 0, sizeof flight);
+		outstanding = 0;
+		obd_store_relaxed(&area()->ups.head, 0);
+		obd_store_relaxed(&area()->opens.head, 0);
+		obd_store_relaxed(&area()->updones_tail.tail, 0);
+		obd_store_relaxed(&area()->replies_tail.tail, 0);
+		obd_store_relaxed(&area()->open[OPEN].word, 0);
+		if (pick(3) == 0)
+			fake_start(&fk);
+		obd_indexer_client_up(fk.ix, FAKE_CLIENT, ++fk.incarnation);
+	}
+	fake_done(&fk);
+}
+END_TEST
+
+static void hostile_request(uint32_t slot)
+{
+	static const uint64_t odd[] = {
+		0, 1, 511, 512, 4096, 65536, 65537, DEVICE_BYTES - 512, DEVICE_BYTES, UINT64_MAX - 511, UINT64_C(1) << 63};
+	struct obd_upreq *r = &area()->up[slot];
+	uint64_t seq = obd_word_seq(obd_load_relaxed(&r->word)) + pick(2);
+	obd_store_relaxed(&r->open_slot, pick(3) ? OPEN : pick(1000));
+	obd_store_relaxed(&r->op, pick(3) ? pick(4) : (uint32_t)state);
+	obd_store_relaxed(&r->offset, pick(4) ? odd[pick(11)] : (uint64_t)pick(8000) * 512);
+	obd_store_relaxed(&r->len, pick(4) ? odd[pick(11)] : (uint64_t)pick(200) * 512);
+	obd_store_relaxed(&r->flags, pick(4));
+	obd_store_release(&r->word, obd_word(seq, pick(5) ? OBD_UP_POSTED : pick(256)));
+	(void)obd_ring_push(&area()->ups, &fk.seg.catalog->client[FAKE_CLIENT].ups_tail,
+			    obd_entry(pick(9) ? slot : pick(65536), seq, 0));
+}
+
+START_TEST(hostile)
+{
+	set_up_with(_i % 2, (uint32_t)_i / 2, 6);
+	open_good(lower_path);
+	for (int i = 0; i < 8000; i++) {
+		hostile_request(pick(SLOTS));
+		if (pick(500) == 0)
+			obd_store_relaxed(&area()->ups.head, state);
+		if (pick(300) == 0)
+			obd_store_relaxed(&area()->open[OPEN].word, obd_word(pick(5), pick(4)));
+		if (pick(700) == 0) {
+			fake_close(&fk, OPEN);
+			fake_run(&fk);
+			(void)open_device(OPEN, lower_path);
+		}
+		step(true);
+	}
+	fake_done(&fk);
+}
+END_TEST
+
+static void spill(const char *path, struct obd_file *src)
+{
+	struct buffer b = read_all(src);
+	FILE *f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	ck_assert_uint_eq(fwrite(b.p, 1, b.n, f), b.n);
+	ck_assert_int_eq(fclose(f), 0);
+	free(b.p);
+	obd_file_close(src);
+}
+
+/* What the reference implementation left when it died: served, and fit to be written. */
+START_TEST(golden_crash)
+{
+	static unsigned char base[2 << 20], got[2 << 20];
+	struct obd_image *im;
+	set_up_with(false, 0, 7);
+	spill(lower_path, golden_z("lsmt/crash-upper/l0.lsmt"));
+	spill(data_path, golden_z("lsmt/crash-upper/up.data"));
+	struct buffer idx = golden_bytes("lsmt/crash-upper/up.index");
+	FILE *f = fopen(index_path, "w");
+	ck_assert_ptr_nonnull(f);
+	ck_assert_uint_eq(fwrite(idx.p, 1, idx.n, f), idx.n);
+	ck_assert_int_eq(fclose(f), 0);
+	free(idx.p);
+	struct obd_reply r = open_good(lower_path);
+	im = &fk.seg.catalog->image[r.image_slot];
+	ck_assert(fake_image_read(&fk, im, 0, sizeof base, base));
+	for (int again = 0; again < 2; again++) {
+		read_device(got, sizeof got, base);
+		ck_assert_str_eq(sha256(got, sizeof got), "13fc89d144665e1e129b6766a54ee528abefe01bab180b75a609a19084fce743");
+		memcpy(area()->staging[0], got + 1536, 65536);
+		ck_assert_int_eq(one(OBD_UP_WRITE, 1536, 65536, OBD_UP_FUA), 0);
+		fake_start(&fk);
+	}
+	fake_done(&fk);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("upper_io");
+	TCase *t = tcase_create("upper_io");
+	tcase_set_timeout(t, 300);
+	tcase_add_loop_test(t, model, 0, 6);
+	tcase_add_loop_test(t, no_lower, 0, 2);
+	tcase_add_loop_test(t, answered_once, 0, 2);
+	tcase_add_test(t, in_use);
+	tcase_add_loop_test(t, no_space, 0, 3);
+	tcase_add_loop_test(t, huge_discard, 0, 2);
+	tcase_add_loop_test(t, client_goes, 0, 6);
+	tcase_add_loop_test(t, hostile, 0, 6);
+	tcase_add_test(t, golden_crash);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
