@@ -184,6 +184,7 @@ static word_t *descend(struct obd_upmap_writer *w, word_t *word)
 	if (w->arena.alloc(w->arena.arg, OBD_UPMAP_NODE_BYTES, &off))
 		return NULL;
 	word_t *node = at(w->seg, off);
+	obd_fence_release(); /* edge: detail-seqlock. Where the node comes to stand, a detail record may have stood */
 	for (uint32_t i = 0; i < FANOUT; i++)
 		obd_store_relaxed(&node[i], v);
 	obd_store_release(word, obd_upmap_word(OBD_UPMAP_DATA, off / UNIT)); /* edge: upmap-publish */
