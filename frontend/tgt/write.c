@@ -189,8 +189,8 @@ static int begin_pattern(struct tgt_cmd *cmd, uint64_t bytes)
 	return obd_op_begin(op, next_pattern, cmd->offset, bytes, false);
 }
 
-/* tgtd has seen to it that there is one block of data or none, and has refused ANCHOR. With UNMAP, data that is not zeros must
- * still be read afterwards, so then the bit is a wish that cannot be met. */
+/* tgtd has seen to it that there is one block of data or none, and has refused ANCHOR. With UNMAP the data is not looked at, as
+ * in tgtd's own stores: what is unmapped reads as zeros. */
 static int submit_write_same(struct tgt_cmd *cmd)
 {
 	struct tgt_lu *lu = cmd->dev;
@@ -207,7 +207,7 @@ static int submit_write_same(struct tgt_cmd *cmd)
 		bytes = lu->size - cmd->offset;
 	if (!bytes)
 		return 0;
-	if (data && !all_zero(obd_op_out(cmd), block))
+	if (data && !(flags & CDB_WS_UNMAP) && !all_zero(obd_op_out(cmd), block))
 		return begin_pattern(cmd, bytes);
 	struct op *op = obd_op_new(cmd);
 	return op ? obd_op_begin(op, go_zeros, cmd->offset, bytes, false) : -ENOMEM;
@@ -220,14 +220,14 @@ struct extent {
 	uint64_t bytes;
 };
 
-/* Block descriptor i; false: it is not within the LUN. */
+/* Block descriptor i; false: it is not within the LUN. One of no blocks is no error, wherever it is. */
 static bool descriptor(const struct tgt_cmd *cmd, uint64_t i, struct extent *e)
 {
 	const unsigned char *d = obd_op_out(cmd) + UNMAP_HEADER_BYTES + i * UNMAP_DESCRIPTOR_BYTES;
 	uint64_t blocks = cmd->dev->size >> cmd->dev->blk_shift;
 	uint64_t lba = be64(d);
 	uint64_t n = be32(d + 8);
-	if (lba > blocks || n > blocks - lba)
+	if (n && (lba > blocks || n > blocks - lba))
 		return false;
 	*e = (struct extent){.offset = lba << cmd->dev->blk_shift, .bytes = n << cmd->dev->blk_shift};
 	return true;
