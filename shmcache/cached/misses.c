@@ -97,7 +97,6 @@ void obd_miss_promote(struct cached *c, struct miss *m)
 {
 	if (m->prio != PRIO_DEMAND) {
 		m->prio = PRIO_DEMAND;
-		obd_count(&c->seg.table->proc, readahead_used, 1);
 		if (m->state == MISS_QUEUED)
 			obd_miss_queue(c, m, false);
 	}

@@ -1,4 +1,4 @@
-# The stress test of the shared-memory protocol, and the segment's unit tests, which need rooms that test/unit does not link.
+# The stress test of the shared-memory protocol.
 STRESS := $(B)/test/obd-stress
 $(eval $(call program,test/obd-stress,$(wildcard test/stress/*.c),shmcache/cached shmcache common/daemon common/config common/base,-lyaml -ljansson))
 TEST_TOOLS += $(STRESS)
@@ -10,3 +10,8 @@ check-stress: $(STRESS) ## obd-cached among readers and fetchers that die at ran
 	$(Q)$(STRESS_RUN) -t 6 -s 1
 	$(Q)$(STRESS_RUN) -t 3 -s 2 -r 7 -f 3 -n 24
 	$(Q)case "$(SAN)" in *thread*) ;; *) $(STRESS_RUN) -k -t 6 -s 3 -r 6 -f 3;; esac
+
+# test/unit/check_shmcache.c drives cached's own functions: two rooms more than the other unit tests link.
+SHMCACHE_ROOMS := $(O)/shmcache/cached.a $(O)/shmcache.a
+$(B)/test/check_shmcache: $(SHMCACHE_ROOMS)
+$(B)/test/check_shmcache: ALL_LDFLAGS += -Wl,--whole-archive $(SHMCACHE_ROOMS) -Wl,--no-whole-archive

@@ -33,7 +33,7 @@
 
 enum { EXIT_USAGE = 1, EXIT_IO = 2, EXIT_MISCOMPARE = 3 };
 enum mode { READCAP, WAIT_READY, VERIFY, COPY, RANDREAD, SEQREAD, MODES };
-enum { MAX_UNIT_ATTENTIONS = 16, MAX_REPORTS = 5, ASCQ_BECOMING_READY = 0x0401 };
+enum { MAX_UNIT_ATTENTIONS = 256, MAX_REPORTS = 5, ASCQ_BECOMING_READY = 0x0401 };
 
 static const char *const mode_names[MODES] = {"readcap", "wait-ready", "verify", "copy", "randread", "seqread"};
 
