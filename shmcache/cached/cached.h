@@ -149,6 +149,7 @@ struct cached {
 	struct obd_list queue[PRIOS];
 	struct obd_list backoff;
 	struct obd_loop_timer *timer;
+	uint64_t alarm_ns; /* when it rings; 0: it does not */
 	/* clients.c */
 	struct client client[OBD_MAX_CLIENTS];
 	uint32_t nwaiting;
@@ -196,6 +197,7 @@ void obd_miss_queue(struct cached *c, struct miss *m, bool front);
 void obd_miss_served(struct cached *c, struct miss *m, uint32_t frame); /* VALID (or a probe that succeeded): tell, free */
 void obd_miss_failed(struct cached *c, struct miss *m, int err);	/* back-off, or tell and free */
 void obd_misses_turn(struct cached *c);					/* back-off times that have come */
+void obd_misses_alarm(struct cached *c, uint64_t due_ns);		/* a turn by then; never puts one off */
 
 /* clients.c */
 int obd_client_up(struct cached *c, uint32_t id, uint64_t incarnation);

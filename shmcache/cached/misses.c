@@ -154,16 +154,25 @@ void obd_miss_failed(struct cached *c, struct miss *m, int err)
 			m->attempts++;
 		obd_list_push_back(&c->backoff, &m->link);
 		c->nbackoff++;
-		obd_loop_timer_set(c->timer, obd_clock_ns() + 20 * OBD_MS_NS);
+		obd_misses_alarm(c, obd_clock_ns() + 20 * OBD_MS_NS);
 		return;
 	}
 	tell(c, m, err);
 	release(c, m);
 }
 
+void obd_misses_alarm(struct cached *c, uint64_t due_ns)
+{
+	if (c->alarm_ns && c->alarm_ns <= due_ns)
+		return;
+	c->alarm_ns = due_ns;
+	obd_loop_timer_set(c->timer, due_ns);
+}
+
 void obd_misses_turn(struct cached *c)
 {
 	uint64_t now = obd_clock_ns();
+	c->alarm_ns = 0;
 	OBD_LIST_FOREACH_SAFE (it, &c->backoff) {
 		struct miss *m = OBD_LIST_ENTRY(it, struct miss, link);
 		if (obd_list_empty(&m->waits)) {
@@ -174,5 +183,5 @@ void obd_misses_turn(struct cached *c)
 		}
 	}
 	if (!obd_list_empty(&c->backoff))
-		obd_loop_timer_set(c->timer, now + 20 * OBD_MS_NS);
+		obd_misses_alarm(c, now + 20 * OBD_MS_NS);
 }

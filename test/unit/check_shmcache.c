@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/util.h"
 #include "common/config/config.h"
 #include "shmcache/cached/cached.h"
@@ -537,6 +538,41 @@ START_TEST(hostile_layers)
 }
 END_TEST
 
+/* --- back-off ------------------------------------------------------------------------------------------------------------- */
+
+static struct miss *fail_one(struct wait *w)
+{
+	struct miss *m = obd_miss_new(c, OBD_JOB_PROBE, 0, 1, 0, PRIO_DEMAND);
+	obd_list_push_back(&m->waits, &w->in_miss);
+	obd_miss_failed(c, m, EAGAIN);
+	return m;
+}
+
+static struct obd_loop_timer *again;
+static unsigned int failures;
+
+static void fail_again(void *arg)
+{
+	static struct wait w[200];
+	(void)arg;
+	fail_one(&w[failures]);
+	if (++failures < OBD_ARRAY_SIZE(w))
+		obd_loop_timer_set(again, obd_clock_ns() + 3 * OBD_MS_NS);
+	else
+		obd_loop_stop(daemon_.loop, 0);
+}
+
+START_TEST(failures_do_not_put_off_retries)
+{
+	struct wait w;
+	struct miss *m = fail_one(&w);
+	again = obd_loop_timer_new(daemon_.loop, fail_again, NULL);
+	obd_loop_timer_set(again, obd_clock_ns() + 3 * OBD_MS_NS);
+	obd_loop_run(daemon_.loop); /* much longer than the first back-off */
+	ck_assert_int_eq(m->state, MISS_QUEUED);
+}
+END_TEST
+
 /* --- hostile areas -------------------------------------------------------------------------------------------------------- */
 
 static void scribble_requests(struct obd_client_area *a, uint64_t *seed)
@@ -689,6 +725,7 @@ int main(void)
 	tcase_add_test(t, copies_stay_inside_the_block);
 	tcase_add_test(t, answers_of_another_sequence);
 	tcase_add_test(t, hostile_layers);
+	tcase_add_test(t, failures_do_not_put_off_retries);
 	tcase_add_loop_test(t, cached_survives_hostile_areas, 0, 4);
 	tcase_add_test(t, fetchside_refuses_impossible_jobs);
 	suite_add_tcase(s, t);
