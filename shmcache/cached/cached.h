@@ -153,6 +153,7 @@ struct cached {
 	/* clients.c */
 	struct client client[OBD_MAX_CLIENTS];
 	uint32_t nwaiting;
+	uint32_t npinned; /* by all clients */
 	/* jobs.c */
 	struct fetcher fetcher[OBD_MAX_FETCHERS];
 	struct host host[HOSTS];

@@ -23,11 +23,14 @@ static uint32_t pin_budget(const struct cached *c)
 /* --- holds ------------------------------------------------------------------------------------------------------------------
  */
 
+/* All clients together leave half of the frames, or none could be filled while they wait for each other. */
 static bool pin(struct cached *c, struct client *cl, uint32_t f)
 {
-	if (f == OBD_NO_FRAME || cl->npinned >= pin_budget(c) || c->pins[f] == UINT16_MAX)
+	if (f == OBD_NO_FRAME || cl->npinned >= pin_budget(c) || c->npinned >= c->seg.geo.nframes / 2 ||
+	    c->pins[f] == UINT16_MAX)
 		return false;
 	c->pins[f]++;
+	c->npinned++;
 	cl->npinned++;
 	return true;
 }
@@ -35,6 +38,7 @@ static bool pin(struct cached *c, struct client *cl, uint32_t f)
 static void unpin(struct cached *c, struct client *cl, uint32_t f)
 {
 	c->pins[f]--;
+	c->npinned--;
 	cl->npinned--;
 }
 

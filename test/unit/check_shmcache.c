@@ -15,7 +15,7 @@
 #include "shmcache/fetchside.h"
 #include "shmcache/reader.h"
 
-enum { BLOCK = 16384, FRAMES = 64, FETCHERS = 2 };
+enum { BLOCK = 16384, FRAMES = 64, FETCHERS = 2, CLIENTS = 12 };
 
 static uint64_t rnd(uint64_t *s)
 {
@@ -71,7 +71,7 @@ static void make_segment(void)
 	region("recency", 0, geo.recency_bytes);
 	for (uint32_t i = 0; i < FETCHERS; i++)
 		region("fetcher", i, geo.fetcher_bytes);
-	for (uint32_t i = 0; i < 3; i++)
+	for (uint32_t i = 0; i < CLIENTS; i++)
 		region("client", i, geo.client_bytes);
 }
 
@@ -573,6 +573,51 @@ START_TEST(failures_do_not_put_off_retries)
 }
 END_TEST
 
+/* --- pins ----------------------------------------------------------------------------------------------------------------- */
+
+static void fetch_all(struct obd_fetchside *fs)
+{
+	struct obd_fetch_job job;
+	for (turn(); obd_fetch_next(fs, &job); turn()) {
+		for (uint32_t i = 0; i < job.nblocks; i++) {
+			obd_fetch_begin(fs, &job, i);
+			obd_fetch_valid(fs, &job, i, BLOCK);
+		}
+		obd_fetch_done(fs, &job, 0, NULL);
+	}
+}
+
+static void took_answer(void *arg, void *cookie, int err)
+{
+	ck_assert_int_eq(err, 0);
+	*(bool *)cookie = true;
+	(void)arg;
+}
+
+/* Clients that never look at their answers. */
+START_TEST(stopped_clients_leave_frames)
+{
+	static struct obd_fetchside fs;
+	static struct obd_reader r[CLIENTS];
+	bool answered = false;
+	obd_fetch_attach(&fs, &seg, 0, 0);
+	for (uint32_t i = 0; i < CLIENTS; i++) {
+		make_layer(i, i + 1, 30 * BLOCK);
+		obd_reader_attach(&r[i], &seg, i, OBD_ROLE_FRONTEND, 1);
+		ck_assert_int_eq(obd_client_up(c, i, 1), 0);
+		ck_assert_int_ge(obd_reader_post(&r[i], OBD_JOB_BLOCKS, i, i + 1, 0, 16, &answered), 0);
+		fetch_all(&fs);
+	}
+	obd_reader_poll(&r[CLIENTS - 1], 1, took_answer, NULL);
+	ck_assert(answered);
+	for (uint32_t i = 0; i < CLIENTS; i++)
+		obd_client_down(c, i);
+	for (uint32_t f = 0; f < FRAMES; f++)
+		ck_assert_uint_eq(c->pins[f], 0);
+	ck_assert_uint_eq(c->npinned, 0);
+}
+END_TEST
+
 /* --- hostile areas -------------------------------------------------------------------------------------------------------- */
 
 static void scribble_requests(struct obd_client_area *a, uint64_t *seed)
@@ -725,6 +770,7 @@ int main(void)
 	tcase_add_test(t, copies_stay_inside_the_block);
 	tcase_add_test(t, answers_of_another_sequence);
 	tcase_add_test(t, hostile_layers);
+	tcase_add_test(t, stopped_clients_leave_frames);
 	tcase_add_test(t, failures_do_not_put_off_retries);
 	tcase_add_loop_test(t, cached_survives_hostile_areas, 0, 4);
 	tcase_add_test(t, fetchside_refuses_impossible_jobs);
