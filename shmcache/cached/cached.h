@@ -194,6 +194,7 @@ struct miss *obd_miss_find(struct cached *c, uint64_t key);
 struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
 			  enum prio prio);
 void obd_miss_promote(struct cached *c, struct miss *m); /* somebody waits now: demand */
+void obd_miss_left(struct cached *c, struct miss *m); /* one waits no more; the last one takes what is not under way with it */
 void obd_miss_queue(struct cached *c, struct miss *m, bool front);
 void obd_miss_served(struct cached *c, struct miss *m, uint32_t frame); /* VALID (or a probe that succeeded): tell, free */
 void obd_miss_failed(struct cached *c, struct miss *m, int err);	/* back-off, or tell and free */

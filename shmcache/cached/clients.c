@@ -79,8 +79,10 @@ static void forget(struct cached *c, struct request *r)
 		struct wait *w = OBD_LIST_ENTRY(it, struct wait, in_req);
 		obd_list_remove(&w->in_miss);
 		obd_list_remove(&w->in_req);
-		if (w->miss) /* serve()'s guard is not ours */
-			free(w);
+		if (!w->miss) /* serve()'s guard is not ours */
+			continue;
+		obd_miss_left(c, w->miss);
+		free(w);
 	}
 	drop_pins(c, &c->client[r->client], r);
 	obd_list_remove(&r->link);

@@ -72,6 +72,12 @@ static void release(struct cached *c, struct miss *m)
 	free(m);
 }
 
+void obd_miss_left(struct cached *c, struct miss *m)
+{
+	if (obd_list_empty(&m->waits) && m->prio == PRIO_DEMAND && m->state != MISS_INFLIGHT)
+		release(c, m);
+}
+
 void obd_misses_free(struct cached *c)
 {
 	for (uint32_t i = 0; c->miss_hash && i <= c->miss_mask; i++)

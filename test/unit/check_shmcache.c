@@ -618,6 +618,28 @@ START_TEST(stopped_clients_leave_frames)
 }
 END_TEST
 
+/* --- requests that were given up ------------------------------------------------------------------------------------------ */
+
+/* No fetcher is there. What nobody wants any more is forgotten, and does not pile up. */
+START_TEST(given_up_and_forgotten)
+{
+	static struct obd_reader r;
+	make_layer(0, 1, 1u << 30);
+	obd_reader_attach(&r, &seg, 1, OBD_ROLE_FRONTEND, 1);
+	ck_assert_int_eq(obd_client_up(c, 1, 1), 0);
+	for (uint32_t i = 0; i < 1000; i++) {
+		enum obd_job_kind kind = i % 3 ? OBD_JOB_BLOCKS : OBD_JOB_PROBE;
+		int slot = obd_reader_post(&r, kind, 0, 1, 20 * i, i % 3, &r);
+		ck_assert_int_ge(slot, 0);
+		turn();
+		obd_reader_cancel(&r, slot);
+	}
+	ck_assert_uint_le(c->nmisses, 2);
+	obd_client_down(c, 1);
+	ck_assert_uint_eq(c->nmisses, 0);
+}
+END_TEST
+
 /* --- hostile areas -------------------------------------------------------------------------------------------------------- */
 
 static void scribble_requests(struct obd_client_area *a, uint64_t *seed)
@@ -771,6 +793,7 @@ int main(void)
 	tcase_add_test(t, answers_of_another_sequence);
 	tcase_add_test(t, hostile_layers);
 	tcase_add_test(t, stopped_clients_leave_frames);
+	tcase_add_test(t, given_up_and_forgotten);
 	tcase_add_test(t, failures_do_not_put_off_retries);
 	tcase_add_loop_test(t, cached_survives_hostile_areas, 0, 4);
 	tcase_add_test(t, fetchside_refuses_impossible_jobs);
