@@ -89,9 +89,10 @@ struct client {
 	bool rescan;
 	uint64_t incarnation;
 	struct obd_list active;
-	struct request *req; /* [OBD_REQ_SLOTS] */
-	struct hold *holds;  /* circular, hold_cap entries */
-	uint32_t hold_head, hold_tail, hold_cap;
+	struct request *req;	       /* [OBD_REQ_SLOTS] */
+	struct hold *holds;	       /* circular, hold_cap entries */
+	uint64_t hold_head, hold_tail; /* count for ever; hold_cap is no power of two */
+	uint32_t hold_cap;
 	uint32_t npinned; /* by requests and holds; bounded */
 	uint64_t *unsent; /* answers that a full ring did not take */
 	uint32_t nunsent;

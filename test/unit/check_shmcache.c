@@ -618,6 +618,34 @@ START_TEST(stopped_clients_leave_frames)
 }
 END_TEST
 
+static void ask(struct obd_reader *r, uint32_t block, uint32_t nblocks, bool *answered)
+{
+	ck_assert_int_ge(obd_reader_post(r, OBD_JOB_BLOCKS, 0, 1, block, nblocks, answered), 0);
+}
+
+/* A server that lives long has held more frames than 32 bits count. */
+START_TEST(holds_are_many)
+{
+	static struct obd_fetchside fs;
+	static struct obd_reader r;
+	bool answered = false;
+	make_layer(0, 1, 30 * BLOCK);
+	obd_fetch_attach(&fs, &seg, 0, 0);
+	obd_reader_attach(&r, &seg, 1, OBD_ROLE_FRONTEND, 1);
+	ck_assert_int_eq(obd_client_up(c, 1, 1), 0);
+	c->client[1].hold_head = c->client[1].hold_tail = UINT32_MAX - 3;
+	ask(&r, 0, 4, &answered);
+	fetch_all(&fs);
+	ask(&r, 8, 4, &answered);
+	fetch_all(&fs);
+	ck_assert_uint_eq(c->npinned, 8);
+	ck_assert_uint_eq(obd_reader_poll(&r, 2, took_answer, NULL), 2);
+	turn();
+	for (uint32_t f = 0; f < FRAMES; f++)
+		ck_assert_uint_eq(c->pins[f], 0);
+}
+END_TEST
+
 /* --- requests that were given up ------------------------------------------------------------------------------------------ */
 
 /* No fetcher is there. What nobody wants any more is forgotten, and does not pile up. */
@@ -793,6 +821,7 @@ int main(void)
 	tcase_add_test(t, answers_of_another_sequence);
 	tcase_add_test(t, hostile_layers);
 	tcase_add_test(t, stopped_clients_leave_frames);
+	tcase_add_test(t, holds_are_many);
 	tcase_add_test(t, given_up_and_forgotten);
 	tcase_add_test(t, failures_do_not_put_off_retries);
 	tcase_add_loop_test(t, cached_survives_hostile_areas, 0, 4);
