@@ -78,11 +78,8 @@ check "-f replaces" commit -f up.data "$GOLD/lsmt/crash-upper/up.index" mine
 # A commit that is killed while it writes leaves nothing.
 "$BIN/overlaybd-create" --mkfs big bigi 64 || bail "cannot create"
 mkdir killed
-for delay in 0 0.002 0.005 0.01 0.02; do
-	"$BIN/overlaybd-commit" -z -t big bigi killed/out &
-	sleep $delay
-	kill -TERM $! 2>/dev/null
-	wait $! 2>/dev/null
+for delay in 0.001 0.003 0.006 0.01 0.02; do
+	timeout -s TERM $delay "$BIN/overlaybd-commit" -z -t big bigi killed/out
 	rm -f killed/out
 done
 check "killed commits leave no temporary file" sh -c '[ -z "$(ls -A killed)" ]'
