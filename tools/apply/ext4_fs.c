@@ -102,6 +102,18 @@ static int mark_unclean(struct obd_ext4 *fs, struct obd_err *err)
 	return rc ? obd_ext4_fail(fs, rc, err, "superblock") : 0;
 }
 
+/* The totals in the superblock are only a sum, which the kernel does not keep up to date either. */
+static void sum_groups(ext2_filsys fs)
+{
+	uint64_t blocks = 0, inodes = 0;
+	for (dgrp_t g = 0; g < fs->group_desc_count; g++) {
+		blocks += ext2fs_bg_free_blocks_count(fs, g);
+		inodes += ext2fs_bg_free_inodes_count(fs, g);
+	}
+	ext2fs_free_blocks_count_set(fs->super, blocks);
+	fs->super->s_free_inodes_count = (uint32_t)inodes;
+}
+
 static int find_lost_found(struct obd_ext4 *fs, struct obd_err *err)
 {
 	struct obd_ext4_dir *root;
@@ -128,6 +140,7 @@ static int prepare(struct obd_ext4 *fs, struct obd_err *err)
 	const errcode_t code = ext2fs_read_bitmaps(fs->fs);
 	if (code)
 		return obd_ext4_fail(fs, code, err, "file system: bitmaps");
+	sum_groups(fs->fs);
 	if (!obd_ext4_inode_ok(fs, EXT2_ROOT_INO))
 		return obd_err_set(err, EUCLEAN, "file system: the root directory is not in use");
 	rc = find_lost_found(fs, err);

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/base/le.h"
 #include "common/base/log.h"
@@ -48,8 +49,9 @@ int obd_ext4_inode_new(struct obd_ext4 *fs, bool dir, uint32_t *ino, struct obd_
 static void put_time(int64_t sec, uint32_t nsec, bool wide, uint32_t *low, uint32_t *extra)
 {
 	const int64_t first = INT32_MIN, last = wide ? (INT64_C(1) << 34) + INT32_MIN - 1 : INT32_MAX;
-	if (sec < first || sec > last) {
-		sec = sec < first ? first : last;
+	/* The kernel has no fractions at the two ends. */
+	if (sec <= first || sec >= last) {
+		sec = sec <= first ? first : last;
 		nsec = 0;
 	}
 	*low = (uint32_t)sec;
@@ -62,7 +64,7 @@ static void put_attributes(struct obd_ext4 *fs, const struct obd_tar_entry *e, u
 	const bool wide = fs->inode_bytes > EXT2_GOOD_OLD_INODE_SIZE && i->i_extra_isize >= EXTRA_BYTES - 4;
 	uint32_t low, extra;
 	put_time(e->mtime_sec, e->mtime_nsec, wide, &low, &extra);
-	i->i_mode = (uint16_t)e->mode;
+	i->i_mode = (uint16_t)(S_ISLNK(e->mode) ? S_IFLNK | 0777 : e->mode);
 	i->i_uid = (uint16_t)e->uid;
 	i->i_gid = (uint16_t)e->gid;
 	i->osd2.linux2.l_i_uid_high = (uint16_t)(e->uid >> 16);
