@@ -8,7 +8,8 @@
 #   scripts/install-deps.sh --list    print the packages and install nothing
 set -eu
 
-build="gcc make pkg-config libcurl4-openssl-dev libssl-dev libaio-dev libyaml-dev liblz4-dev libzstd-dev libjansson-dev"
+build="gcc make pkg-config libcurl4-openssl-dev libssl-dev libaio-dev libyaml-dev liblz4-dev libzstd-dev libjansson-dev
+       libarchive-dev libext2fs-dev"
 tests="check libsubunit-dev libiscsi-dev libiscsi-bin docker-registry e2fsprogs zstd python3 curl procps util-linux
        iproute2 openssl ca-certificates"
 style="shellcheck clang-format mandoc"

@@ -87,7 +87,7 @@ static inline unsigned int obd_word_state(uint64_t word)
 	X(retries, "blocks asked for again after a transient failure")                                     \
 	X(evictions, "blocks evicted")                                                                     \
 	X(readahead, "blocks fetched ahead of demand")                                                     \
-	X(readahead_used, "blocks fetched ahead that were read later")                                     \
+	X(readahead_used, "readahead windows that a reader came to")                                       \
 	X(jobs, "jobs given to fetchers")                                                                  \
 	X(wakeups, "doorbells rung")                                                                       \
 	X(late_wakeups, "work found by the second look only; stays 0")                                     \

@@ -1,5 +1,5 @@
 # Unit tests: every test/unit/check_NAME.c becomes a program that links all library rooms.
-TEST_ROOMS := supervisor shmcache common/daemon common/config common/format common/base
+TEST_ROOMS := supervisor shmcache/cached shmcache common/daemon common/config common/format common/base
 TEST_LIBS  := -lcheck -lsubunit -lm -lrt -ljansson -lyaml -llz4 -lzstd -laio
 UNIT_SRCS  := $(wildcard test/unit/check_*.c)
 UNIT_BINS  := $(patsubst test/unit/%.c,$(B)/test/%,$(UNIT_SRCS))

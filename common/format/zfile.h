@@ -139,11 +139,14 @@ int obd_zfile_decode_block(struct obd_codec *c, const struct obd_zfile_info *inf
  * read decodes the blocks it touches; the last one is kept. */
 struct obd_file *obd_zfile_open(struct obd_file *payload, struct obd_err *err);
 
+#define OBD_ZFILE_THREADS_MAX 64u
+
 struct obd_zfile_opts {
 	enum obd_zfile_algorithm algorithm;
 	uint32_t block_bytes;  /* power of two, 4096 ... 65536 */
 	int level;	       /* zstd: 0 = the default; lz4: ignored. Not stored in the file (existing writers store 0) */
 	bool no_verify;	       /* leave the CRCs of blocks out */
+	unsigned threads;      /* that compress besides the caller; 0 or 1: none. The file does not depend on it */
 	bool overwrite_header; /* write the header again at the end so that readers need no trailer: dst must allow it */
 };
 
@@ -154,7 +157,8 @@ struct obd_zfile_opts {
 	}
 
 /* A writer that is fed plain bytes in order. Writes to dst from offset 0, only ever at the end (but for
- * overwrite_header), so dst may be a pipe-like sink. Blocks, allocates; one thread. */
+ * overwrite_header), so dst may be a pipe-like sink. Blocks, allocates; used by one thread, and all writes to dst
+ * are made by it. */
 struct obd_zfile_writer;
 
 /* dst stays the caller's and must outlive the writer. NULL with a line in err and the reason in errno. */

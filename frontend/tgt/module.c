@@ -8,6 +8,7 @@
  * here.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
@@ -323,8 +324,20 @@ static struct tgt_backing_store overlaybd_store = {
 /* What tgtd looks for in a module: the one symbol that is exported. */
 __attribute__((visibility("default"))) void register_bs_module(void);
 
+/*
+ * tgtd allocates a buffer per command. By its defaults the C library maps those of 128 KiB and more and gives them back at
+ * once, so a 256 KiB read spends three quarters of its processor time in page faults (measured: 294 against 97 us). Freed
+ * buffers stay in the heap instead; what tgtd keeps is bounded by what was under way at once.
+ */
+static void keep_buffers(void)
+{
+	mallopt(M_MMAP_THRESHOLD, 32 << 20);
+	mallopt(M_TRIM_THRESHOLD, 128 << 20);
+}
+
 void register_bs_module(void)
 {
+	keep_buffers();
 	for (size_t i = 0; i < sizeof supported_ops; i++)
 		overlaybd_store.supported_ops[supported_ops[i] / TGT_WORD_BITS] |= 1UL << supported_ops[i] % TGT_WORD_BITS;
 	register_backingstore_template(&overlaybd_store);

@@ -89,9 +89,10 @@ struct client {
 	bool rescan;
 	uint64_t incarnation;
 	struct obd_list active;
-	struct request *req; /* [OBD_REQ_SLOTS] */
-	struct hold *holds;  /* circular, hold_cap entries */
-	uint32_t hold_head, hold_tail, hold_cap;
+	struct request *req;	       /* [OBD_REQ_SLOTS] */
+	struct hold *holds;	       /* circular, hold_cap entries */
+	uint64_t hold_head, hold_tail; /* count for ever; hold_cap is no power of two */
+	uint32_t hold_cap;
 	uint32_t npinned; /* by requests and holds; bounded */
 	uint64_t *unsent; /* answers that a full ring did not take */
 	uint32_t nunsent;
@@ -149,9 +150,11 @@ struct cached {
 	struct obd_list queue[PRIOS];
 	struct obd_list backoff;
 	struct obd_loop_timer *timer;
+	uint64_t alarm_ns; /* when it rings; 0: it does not */
 	/* clients.c */
 	struct client client[OBD_MAX_CLIENTS];
 	uint32_t nwaiting;
+	uint32_t npinned; /* by all clients */
 	/* jobs.c */
 	struct fetcher fetcher[OBD_MAX_FETCHERS];
 	struct host host[HOSTS];
@@ -192,10 +195,12 @@ struct miss *obd_miss_find(struct cached *c, uint64_t key);
 struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
 			  enum prio prio);
 void obd_miss_promote(struct cached *c, struct miss *m); /* somebody waits now: demand */
+void obd_miss_left(struct cached *c, struct miss *m); /* one waits no more; the last one takes what is not under way with it */
 void obd_miss_queue(struct cached *c, struct miss *m, bool front);
 void obd_miss_served(struct cached *c, struct miss *m, uint32_t frame); /* VALID (or a probe that succeeded): tell, free */
 void obd_miss_failed(struct cached *c, struct miss *m, int err);	/* back-off, or tell and free */
 void obd_misses_turn(struct cached *c);					/* back-off times that have come */
+void obd_misses_alarm(struct cached *c, uint64_t due_ns);		/* a turn by then; never puts one off */
 
 /* clients.c */
 int obd_client_up(struct cached *c, uint32_t id, uint64_t incarnation);

@@ -23,11 +23,14 @@ static uint32_t pin_budget(const struct cached *c)
 /* --- holds ------------------------------------------------------------------------------------------------------------------
  */
 
+/* All clients together leave half of the frames, or none could be filled while they wait for each other. */
 static bool pin(struct cached *c, struct client *cl, uint32_t f)
 {
-	if (f == OBD_NO_FRAME || cl->npinned >= pin_budget(c) || c->pins[f] == UINT16_MAX)
+	if (f == OBD_NO_FRAME || cl->npinned >= pin_budget(c) || c->npinned >= c->seg.geo.nframes / 2 ||
+	    c->pins[f] == UINT16_MAX)
 		return false;
 	c->pins[f]++;
+	c->npinned++;
 	cl->npinned++;
 	return true;
 }
@@ -35,6 +38,7 @@ static bool pin(struct cached *c, struct client *cl, uint32_t f)
 static void unpin(struct cached *c, struct client *cl, uint32_t f)
 {
 	c->pins[f]--;
+	c->npinned--;
 	cl->npinned--;
 }
 
@@ -75,8 +79,10 @@ static void forget(struct cached *c, struct request *r)
 		struct wait *w = OBD_LIST_ENTRY(it, struct wait, in_req);
 		obd_list_remove(&w->in_miss);
 		obd_list_remove(&w->in_req);
-		if (w->miss) /* serve()'s guard is not ours */
-			free(w);
+		if (!w->miss) /* serve()'s guard is not ours */
+			continue;
+		obd_miss_left(c, w->miss);
+		free(w);
 	}
 	drop_pins(c, &c->client[r->client], r);
 	obd_list_remove(&r->link);

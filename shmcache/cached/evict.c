@@ -23,7 +23,7 @@ struct node {
 	uint32_t prev;
 	uint32_t next;
 	uint8_t where;
-	uint8_t visit; /* low byte of the epoch of insertion, or of the last time the hand passed */
+	uint8_t visit; /* low byte of the epoch of insertion, or the recency byte when the hand passed last */
 };
 
 struct queue {
@@ -169,14 +169,15 @@ static bool reused(struct cached *c, uint32_t f)
 	return age > 0 && age < 128;
 }
 
-/* One step: looks at the oldest of a queue; a frame that stays goes to the front of main. */
-static uint32_t step(struct cached *c, enum where q)
+/* One step: looks at the oldest of a queue; a frame that stays goes to the front of main. force: reads are no reason to stay.
+ */
+static uint32_t step(struct cached *c, enum where q, bool force)
 {
 	struct evictor *ev = c->ev;
 	uint32_t f = ev->queue[q].tail;
 	if (f == NIL)
 		return OBD_NO_FRAME;
-	bool again = reused(c, f);
+	bool again = !force && reused(c, f);
 	bool pinned = c->pins[f] != 0;
 	obd_evict_remove(ev, f);
 	if (!again && !pinned) {
@@ -184,8 +185,8 @@ static uint32_t step(struct cached *c, enum where q)
 			ghost_remember(ev, obd_load_relaxed(&c->seg.frame[f].key));
 		return f;
 	}
-	if (again)
-		ev->node[f].visit = (uint8_t)obd_load_relaxed(&c->seg.table->epoch);
+	if (again) /* a byte that is ahead of the epoch must not look new for ever: the epoch may wait for this very frame */
+		ev->node[f].visit = obd_load_relaxed(&c->seg.recency[f]);
 	push(ev, again ? MAIN : q, f);
 	return OBD_NO_FRAME;
 }
@@ -194,11 +195,12 @@ uint32_t obd_evict_victim(struct cached *c)
 {
 	struct evictor *ev = c->ev;
 	uint32_t small_target = ev->nframes / 10 + 1;
-	for (uint64_t tries = 0; tries < 3 * (uint64_t)ev->nframes; tries++) {
+	for (uint64_t tries = 0; tries < 4 * (uint64_t)ev->nframes; tries++) {
 		bool small = ev->queue[SMALL].count > small_target || ev->queue[MAIN].count == 0;
-		if (tries > 2 * (uint64_t)ev->nframes) /* everything the policy would take is pinned */
-			small = !small;
-		uint32_t f = step(c, small ? SMALL : MAIN);
+		bool force = tries > 2 * (uint64_t)ev->nframes; /* what the policy would take is pinned, or always read again */
+		if (force)
+			small = tries % 2;
+		uint32_t f = step(c, small ? SMALL : MAIN, force);
 		if (f != OBD_NO_FRAME)
 			return f;
 	}

@@ -2,7 +2,6 @@
 /* obd-cached: the cache manager, the only writer of region "table". See cached.h for its parts, doc/architecture.md 4 for the
  * protocol. */
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 
@@ -32,7 +31,7 @@ static bool turn(void *arg)
 	obd_jobs_wake(c);
 	obd_clients_wake(c);
 	if (!obd_list_empty(&c->queue[PRIO_DEMAND])) /* no frame or no fetcher: holds are released without a message */
-		obd_loop_timer_set(c->timer, obd_clock_ns() + STARVED_NS);
+		obd_misses_alarm(c, obd_clock_ns() + STARVED_NS);
 	return did;
 }
 
@@ -118,12 +117,27 @@ static void message(struct obd_daemon *d, const struct obd_msg *msg)
 		obd_error("client %u: %s", msg->index, "cannot be served");
 }
 
-/* The second look of 4.3: work that is there while nobody rang. */
+/* The second look of 4.3: a request that has stood in a ring for a second without being taken was not rung for. */
+static bool overlooked(struct cached *c, uint32_t id, uint64_t now)
+{
+	const struct obd_ring *ring = &c->seg.client[id]->requests;
+	const struct obd_tail *tail = &c->seg.table->client[id].requests_tail;
+	if (!obd_ring_has(ring, tail))
+		return false;
+	uint64_t entry = obd_load_relaxed(&ring->entry[obd_load_relaxed(&tail->tail) & OBD_RING_MASK]);
+	uint32_t slot = obd_entry_slot(entry);
+	if (obd_entry_kind(entry) == OBD_ENTRY_HINT || slot >= OBD_REQ_SLOTS)
+		return false;
+	uint64_t posted = obd_load_relaxed(&c->seg.client[id]->req[slot].posted_ns);
+	return posted < now && now - posted > OBD_SECOND_NS;
+}
+
 static void second_look(struct cached *c)
 {
-	struct pollfd p = {.fd = c->seg.bell_cached, .events = POLLIN};
-	if ((obd_clients_have_work(c) || obd_jobs_have_work(c)) && poll(&p, 1, 0) == 0)
-		obd_count(&c->seg.table->proc, late_wakeups, 1);
+	uint64_t now = obd_clock_ns();
+	for (uint32_t id = 0; id < OBD_MAX_CLIENTS; id++)
+		if (c->client[id].up && overlooked(c, id, now))
+			obd_count(&c->seg.table->proc, late_wakeups, 1);
 }
 
 static void tick(struct obd_daemon *d)

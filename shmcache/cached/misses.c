@@ -72,6 +72,12 @@ static void release(struct cached *c, struct miss *m)
 	free(m);
 }
 
+void obd_miss_left(struct cached *c, struct miss *m)
+{
+	if (obd_list_empty(&m->waits) && m->prio == PRIO_DEMAND && m->state != MISS_INFLIGHT)
+		release(c, m);
+}
+
 void obd_misses_free(struct cached *c)
 {
 	for (uint32_t i = 0; c->miss_hash && i <= c->miss_mask; i++)
@@ -97,7 +103,6 @@ void obd_miss_promote(struct cached *c, struct miss *m)
 {
 	if (m->prio != PRIO_DEMAND) {
 		m->prio = PRIO_DEMAND;
-		obd_count(&c->seg.table->proc, readahead_used, 1);
 		if (m->state == MISS_QUEUED)
 			obd_miss_queue(c, m, false);
 	}
@@ -155,16 +160,25 @@ void obd_miss_failed(struct cached *c, struct miss *m, int err)
 			m->attempts++;
 		obd_list_push_back(&c->backoff, &m->link);
 		c->nbackoff++;
-		obd_loop_timer_set(c->timer, obd_clock_ns() + 20 * OBD_MS_NS);
+		obd_misses_alarm(c, obd_clock_ns() + 20 * OBD_MS_NS);
 		return;
 	}
 	tell(c, m, err);
 	release(c, m);
 }
 
+void obd_misses_alarm(struct cached *c, uint64_t due_ns)
+{
+	if (c->alarm_ns && c->alarm_ns <= due_ns)
+		return;
+	c->alarm_ns = due_ns;
+	obd_loop_timer_set(c->timer, due_ns);
+}
+
 void obd_misses_turn(struct cached *c)
 {
 	uint64_t now = obd_clock_ns();
+	c->alarm_ns = 0;
 	OBD_LIST_FOREACH_SAFE (it, &c->backoff) {
 		struct miss *m = OBD_LIST_ENTRY(it, struct miss, link);
 		if (obd_list_empty(&m->waits)) {
@@ -175,5 +189,5 @@ void obd_misses_turn(struct cached *c)
 		}
 	}
 	if (!obd_list_empty(&c->backoff))
-		obd_loop_timer_set(c->timer, now + 20 * OBD_MS_NS);
+		obd_misses_alarm(c, now + 20 * OBD_MS_NS);
 }

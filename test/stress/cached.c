@@ -114,6 +114,8 @@ static bool turn(void *arg)
 	if (dies(l))
 		return false;
 	obd_clients_wake(c);
+	if (!obd_list_empty(&c->queue[PRIO_DEMAND]))
+		obd_misses_alarm(c, obd_clock_ns() + 5 * OBD_MS_NS);
 	return did;
 }
 

@@ -350,6 +350,15 @@ static void options(struct stress_options *o, int argc, char **argv)
 		}
 }
 
+static void live(struct stress_world *w)
+{
+	start(w);
+	run(w);
+	finish(w);
+	last_look(w);
+	report(w);
+}
+
 int main(int argc, char **argv)
 {
 	struct stress_world *w = calloc(1, sizeof *w);
@@ -360,11 +369,7 @@ int main(int argc, char **argv)
 	w->rnd = w->opt.seed;
 	signal(SIGPIPE, SIG_IGN);
 	stress_segment_make(w);
-	start(w);
-	run(w);
-	finish(w);
-	last_look(w);
-	report(w);
+	live(w);
 	obd_segment_close(&w->seg);
 	obd_config_free(&w->cfg);
 	free(w);

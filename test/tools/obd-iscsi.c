@@ -33,7 +33,7 @@
 
 enum { EXIT_USAGE = 1, EXIT_IO = 2, EXIT_MISCOMPARE = 3 };
 enum mode { READCAP, WAIT_READY, VERIFY, COPY, RANDREAD, SEQREAD, MODES };
-enum { MAX_UNIT_ATTENTIONS = 16, MAX_REPORTS = 5, ASCQ_BECOMING_READY = 0x0401 };
+enum { MAX_UNIT_ATTENTIONS = 256, MAX_REPORTS = 5, ASCQ_BECOMING_READY = 0x0401 };
 
 static const char *const mode_names[MODES] = {"readcap", "wait-ready", "verify", "copy", "randread", "seqread"};
 
@@ -219,9 +219,25 @@ static int wait_ready(struct session *s)
 	return rc < 0 ? -1 : 0;
 }
 
-static int read_capacity(struct session *s)
+static bool is_unit_attention(int status, const struct scsi_task *task)
+{
+	return status == SCSI_STATUS_CHECK_CONDITION && task && task->sense.key == SCSI_SENSE_UNIT_ATTENTION;
+}
+
+/* LUNs that come and go beside this one are told in unit attentions, also to this command. */
+static struct scsi_task *ask_capacity(struct session *s)
 {
 	struct scsi_task *task = iscsi_readcapacity16_sync(s->iscsi, s->url->lun);
+	for (int n = 1; n < MAX_UNIT_ATTENTIONS && task && is_unit_attention(task->status, task); n++) {
+		scsi_free_scsi_task(task);
+		task = iscsi_readcapacity16_sync(s->iscsi, s->url->lun);
+	}
+	return task;
+}
+
+static int read_capacity(struct session *s)
+{
+	struct scsi_task *task = ask_capacity(s);
 	struct scsi_readcapacity16 *answer = NULL;
 
 	if (task && task->status == SCSI_STATUS_GOOD)
@@ -381,11 +397,6 @@ static void start(struct slot *slot)
 	slot->attentions = 0;
 	slot->start_ns = obd_clock_ns();
 	submit(slot);
-}
-
-static bool is_unit_attention(int status, const struct scsi_task *task)
-{
-	return status == SCSI_STATUS_CHECK_CONDITION && task && task->sense.key == SCSI_SENSE_UNIT_ATTENTION;
 }
 
 static void on_answer(struct iscsi_context *iscsi, int status, void *data, void *private)

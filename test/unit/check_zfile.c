@@ -61,16 +61,18 @@ START_TEST(test_golden_read)
 }
 END_TEST
 
-/* Byte for byte what the reference wrote, and readable: so the reference's files are readable too. */
+/* Byte for byte what the reference wrote, and readable: so the reference's files are readable too. Threads change nothing. */
 START_TEST(test_golden_write)
 {
 	struct buffer src = source();
-	for (size_t i = 0; i < OBD_ARRAY_SIZE(written); i++) {
+	for (size_t k = 0; k < 3 * OBD_ARRAY_SIZE(written); k++) {
+		const size_t i = k / 3;
 		struct obd_err err = {""};
 		struct obd_file *in = obd_file_open_mem(src.p, src.n), *out = obd_file_new_mem(MEM_MAX);
 		struct obd_zfile_opts o = {.algorithm = written[i].algorithm,
 					   .block_bytes = written[i].kib * 1024,
 					   .no_verify = written[i].no_verify,
+					   .threads = (unsigned)k % 3 * 2,
 					   .overwrite_header = written[i].overwrite};
 		uint64_t bytes;
 		ck_assert_msg(obd_zfile_write(in, out, &o, NULL, NULL, &bytes, &err) == 0, "%s", err.msg);
@@ -353,6 +355,7 @@ START_TEST(test_round_trip)
 						 .block_bytes = 4096u << i / 2 % 5,
 						 .level = i % 7,
 						 .no_verify = i % 3 == 0,
+						 .threads = i % 6 == 0 ? 3 : 0,
 						 .overwrite_header = i % 5 == 0};
 		size_t n = i % 4 ? rnd(&seed) % sizeof(data) : o.block_bytes + rnd(&seed) % 3 - 1;
 		for (size_t k = 0; k < n; k++)
@@ -375,6 +378,35 @@ START_TEST(test_round_trip)
 		if (n)
 			ck_assert_mem_eq(back, data, n);
 		obd_file_close(f);
+	}
+}
+END_TEST
+
+/* Takes some bytes, then no more. */
+static int full_pwrite(void *ctx, const void *buf, size_t n, uint64_t off)
+{
+	(void)buf;
+	return off + n > *(uint64_t *)ctx ? -ENOSPC : 0;
+}
+
+/* A writer whose destination fails while its threads are busy, and one that is given up. */
+START_TEST(test_writer_stops)
+{
+	static const struct obd_file_ops full = {.pwrite = full_pwrite};
+	static unsigned char data[4 << 20];
+	const struct obd_zfile_opts o = {.algorithm = OBD_ZFILE_LZ4, .block_bytes = 4096, .threads = 4};
+	uint64_t room = 100000, seed = 9;
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (unsigned char)rnd(&seed);
+	for (unsigned i = 0; i < 20; i++, room += 400000) {
+		struct obd_file *out = obd_file_new(&full, &room);
+		struct obd_zfile_writer *w = obd_zfile_writer_new(out, &o, NULL);
+		int rc = obd_zfile_writer_append(w, data, sizeof(data));
+		if (!rc && i % 2)
+			rc = obd_zfile_writer_finish(w, NULL);
+		ck_assert(rc == 0 || rc == -ENOSPC);
+		obd_zfile_writer_free(w);
+		obd_file_close(out);
 	}
 }
 END_TEST
@@ -409,8 +441,8 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {test_golden_read,	    test_golden_write,	  test_random_reads,   test_event_driven,
-				      test_hostile_offsets, test_hostile_trailer, test_refusals,       test_hostile_table,
-				      test_hostile_files,   test_round_trip,	  test_writer_refusals};
+	const TTest *const tests[] = {test_golden_read,	    test_golden_write,	  test_random_reads, test_event_driven,
+				      test_hostile_offsets, test_hostile_trailer, test_refusals,     test_hostile_table,
+				      test_hostile_files,   test_round_trip,	  test_writer_stops, test_writer_refusals};
 	return run_cases("zfile", tests, OBD_ARRAY_SIZE(tests));
 }
