@@ -98,6 +98,11 @@ void obd_ix_engine_retry(struct obd_ix_engine *e, struct obd_ix_io *io)
 	queue(e, &io->task);
 }
 
+bool obd_ix_engine_io_blocks(const struct obd_ix_engine *e, const struct obd_ix_io *io)
+{
+	return e->kind == OBD_IX_PSYNC || (e->kind == OBD_IX_LIBAIO && !obd_ix_libaio_fits(io));
+}
+
 void obd_ix_engine_io(struct obd_ix_engine *e, struct obd_ix_io *io)
 {
 	int rc = -ENOTSUP;

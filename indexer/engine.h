@@ -29,7 +29,7 @@
 #include "common/base/err.h"
 #include "common/base/list.h"
 
-#define OBD_IX_THREADS 8u
+#define OBD_IX_THREADS 16u
 #define OBD_IX_AIO_DEPTH 256
 #define OBD_IX_DIRECT_BYTES 4096u
 
@@ -81,6 +81,9 @@ void obd_ix_engine_stop(struct obd_ix_engine *e);
 void obd_ix_engine_run(struct obd_ix_engine *e, struct obd_ix_task *task);
 void obd_ix_engine_io(struct obd_ix_engine *e, struct obd_ix_io *io);
 
+/* Would this io keep one of the threads busy? */
+bool obd_ix_engine_io_blocks(const struct obd_ix_engine *e, const struct obd_ix_io *io);
+
 /* Calls done for all that is done; true when there was something. */
 bool obd_ix_engine_reap(struct obd_ix_engine *e);
 bool obd_ix_engine_has_done(struct obd_ix_engine *e);
@@ -94,6 +97,7 @@ void obd_ix_engine_finished(struct obd_ix_engine *e, struct obd_ix_task *task);
 /* engine_libaio.c, engine_posix.c: 0 when the io was taken, else it is to be done by a thread. */
 int obd_ix_libaio_start(struct obd_ix_engine *e);
 void obd_ix_libaio_stop(struct obd_ix_engine *e);
+bool obd_ix_libaio_fits(const struct obd_ix_io *io);
 int obd_ix_libaio_submit(struct obd_ix_engine *e, struct obd_ix_io *io);
 void obd_ix_libaio_reap(struct obd_ix_engine *e);
 int obd_ix_posix_submit(struct obd_ix_engine *e, struct obd_ix_io *io);

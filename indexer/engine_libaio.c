@@ -15,15 +15,15 @@ void obd_ix_libaio_stop(struct obd_ix_engine *e)
 	io_destroy(e->aio_ctx);
 }
 
-static bool whole_pages(const struct obd_ix_io *io)
+bool obd_ix_libaio_fits(const struct obd_ix_io *io)
 {
-	return !((io->off | io->bytes | (uintptr_t)io->buf) % OBD_IX_DIRECT_BYTES);
+	return io->direct_fd >= 0 && !((io->off | io->bytes | (uintptr_t)io->buf) % OBD_IX_DIRECT_BYTES);
 }
 
 int obd_ix_libaio_submit(struct obd_ix_engine *e, struct obd_ix_io *io)
 {
 	struct iocb *one = &io->iocb;
-	if (io->direct_fd < 0 || !whole_pages(io))
+	if (!obd_ix_libaio_fits(io))
 		return -ENOTSUP;
 	if (io->write)
 		io_prep_pwrite(one, io->direct_fd, io->buf, io->bytes, (long long)io->off);

@@ -103,6 +103,7 @@ int obd_ix_upper_init(struct obd_indexer *ix)
 		u->slot = i;
 		obd_list_init(&u->requests);
 		obd_list_init(&u->recorded);
+		obd_list_init(&u->gate);
 		pthread_mutex_init(&u->record_lock, NULL);
 		reset(u);
 	}

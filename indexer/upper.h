@@ -26,6 +26,7 @@
 #include "shmcache/upmap.h"
 
 #define OBD_IX_UPS_RUNNING 128u /* requests the engine has at most; the rest waits */
+#define OBD_IX_UPPER_THREADS 4u /* threads one device keeps busy at most: a disk that hangs must not stop the others */
 #define OBD_IX_FILLS 4u		/* ranges one request may need from below */
 
 struct obd_indexer;
@@ -61,6 +62,8 @@ struct obd_ix_upper {
 	uint64_t data_end; /* append-only: where the next data go. Never goes back: what fails leaves a gap */
 	struct obd_list requests;
 	uint32_t running;
+	uint32_t threads;
+	struct obd_list gate; /* RUNNING requests that wait for one of its threads */
 
 	pthread_mutex_t record_lock; /* of what follows */
 	uint64_t index_end;	     /* where the next record goes */
@@ -95,7 +98,7 @@ struct obd_ix_fill {
 
 struct obd_ix_up {
 	struct obd_list link;  /* in the upper's requests */
-	struct obd_list queue; /* in the indexer's ready or starved list */
+	struct obd_list queue; /* in the indexer's ready or starved list, or in the upper's gate */
 	struct obd_list posts; /* FILLING: what cached was asked for */
 	struct obd_list order; /* in the upper's recorded */
 	struct obd_indexer *ix;
@@ -115,7 +118,8 @@ struct obd_ix_up {
 	/* under way */
 	struct obd_ix_io io;
 	struct obd_ix_task task;
-	bool data_here; /* the engine wrote the data already */
+	void (*then)(struct obd_ix_up *up); /* on the loop's thread, after task */
+	bool data_here;			    /* the engine wrote the data already */
 	uint64_t data_at;
 	uint64_t *spare; /* pieces of the arena that the map may need at the end */
 	uint32_t nspare;

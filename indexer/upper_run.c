@@ -283,21 +283,43 @@ static void over(struct obd_ix_up *up)
 	obd_ix_upper_settle(u);
 }
 
-static void task_done(struct obd_ix_task *task)
+static void task_done(struct obd_ix_task *task);
+
+static void open_gate(struct obd_ix_upper *u)
 {
-	over(OBD_CONTAINER_OF(task, struct obd_ix_up, task));
+	while (!obd_list_empty(&u->gate) && u->threads < OBD_IX_UPPER_THREADS) {
+		struct obd_ix_up *up = OBD_LIST_ENTRY(u->gate.next, struct obd_ix_up, queue);
+		obd_list_remove(&up->queue);
+		u->threads++;
+		obd_ix_engine_run(&u->ix->engine, &up->task);
+	}
 }
 
-static void run_task(struct obd_ix_up *up, void (*run)(struct obd_ix_task *))
+static void run_task(struct obd_ix_up *up, void (*run)(struct obd_ix_task *), void (*done)(struct obd_ix_up *))
 {
 	up->task.run = run;
 	up->task.done = task_done;
-	obd_ix_engine_run(&up->ix->engine, &up->task);
+	up->then = done;
+	obd_list_push_back(&up->upper->gate, &up->queue);
+	open_gate(up->upper);
 }
 
-static void io_done(struct obd_ix_task *task)
+static void task_done(struct obd_ix_task *task)
 {
-	struct obd_ix_up *up = OBD_CONTAINER_OF(task, struct obd_ix_up, io.task);
+	struct obd_ix_up *up = OBD_CONTAINER_OF(task, struct obd_ix_up, task);
+	up->upper->threads--;
+	open_gate(up->upper);
+	up->then(up);
+}
+
+static void run_io(struct obd_ix_task *task)
+{
+	struct obd_ix_io *io = &OBD_CONTAINER_OF(task, struct obd_ix_up, task)->io;
+	io->err = obd_ix_io_now(io->fd, io->write, io->buf, io->bytes, io->off);
+}
+
+static void data_done(struct obd_ix_up *up)
+{
 	up->err = up->io.err;
 	up->data_here = !up->err;
 	if (up->err || up->op == OBD_UP_READ || (up->upper->sparse && !up->fua)) {
@@ -305,7 +327,12 @@ static void io_done(struct obd_ix_task *task)
 		over(up);
 		return;
 	}
-	run_task(up, up->upper->sparse ? run_pieces : run_append);
+	run_task(up, up->upper->sparse ? run_pieces : run_append, over);
+}
+
+static void io_done(struct obd_ix_task *task)
+{
+	data_done(OBD_CONTAINER_OF(task, struct obd_ix_up, io.task));
 }
 
 static void start_io(struct obd_ix_up *up, bool write, const void *buf, uint64_t bytes, uint64_t at)
@@ -317,7 +344,10 @@ static void start_io(struct obd_ix_up *up, bool write, const void *buf, uint64_t
 	up->io.bytes = bytes;
 	up->io.off = at;
 	up->io.task.done = io_done;
-	obd_ix_engine_io(&up->ix->engine, &up->io);
+	if (obd_ix_engine_io_blocks(&up->ix->engine, &up->io))
+		run_task(up, run_io, data_done);
+	else
+		obd_ix_engine_io(&up->ix->engine, &up->io);
 }
 
 /* --- starting ----------------------------------------------------------------------------------------------------------- */
@@ -360,7 +390,7 @@ static void run_change(struct obd_ix_up *up)
 	if (up->op == OBD_UP_WRITE && up->ix->engine.kind != OBD_IX_PSYNC)
 		start_io(up, true, staging(up), up->len, up->data_at);
 	else
-		run_task(up, run_append);
+		run_task(up, run_append, over);
 }
 
 void obd_ix_up_run_pieces(struct obd_ix_up *up)
@@ -376,7 +406,7 @@ void obd_ix_up_run_pieces(struct obd_ix_up *up)
 	if (up->npieces == 1 && p->how == OBD_IX_COPY && up->ix->engine.kind != OBD_IX_PSYNC)
 		start_io(up, true, p->src, p->len, OBD_LSMT_HEADER_BYTES + p->off);
 	else
-		run_task(up, run_pieces);
+		run_task(up, run_pieces, over);
 }
 
 static void run_sparse(struct obd_ix_up *up)
@@ -397,7 +427,7 @@ void obd_ix_up_run(struct obd_ix_up *up)
 		start_io(up, false, to->buf[up->client][up->slot], up->len, up->off);
 	} else if (up->op == OBD_UP_SYNC) {
 		running(up);
-		run_task(up, run_sync);
+		run_task(up, run_sync, over);
 	} else if (up->upper->sparse) {
 		run_sparse(up);
 	} else {

@@ -131,7 +131,7 @@ static int collect_layers(struct obd_stat *st, const struct obd_segment *seg)
 
 static int add_image(struct obd_stat *st, uint32_t slot, const struct obd_image *e, uint64_t word)
 {
-	if (e->nlayers == 0 || e->nlayers > OBD_IMAGE_LAYERS) {
+	if (e->nlayers > OBD_IMAGE_LAYERS) {
 		st->bad_entries++;
 		return 0;
 	}
