@@ -123,6 +123,8 @@ bool obd_ix_engine_has_done(struct obd_ix_engine *e)
 		return false;
 	if (e->kind == OBD_IX_LIBAIO)
 		obd_ix_libaio_reap(e);
+	else if (e->kind == OBD_IX_POSIX_AIO)
+		obd_ix_posix_reap(e);
 	pthread_mutex_lock(&e->lock);
 	bool any = !obd_list_empty(&e->done);
 	pthread_mutex_unlock(&e->lock);
@@ -181,18 +183,26 @@ static int start_threads(struct obd_ix_engine *e)
 	return -rc;
 }
 
+static int start_kind(struct obd_ix_engine *e)
+{
+	if (e->kind == OBD_IX_LIBAIO)
+		return obd_ix_libaio_start(e);
+	return e->kind == OBD_IX_POSIX_AIO ? obd_ix_posix_start(e) : 0;
+}
+
 int obd_ix_engine_start(struct obd_ix_engine *e, enum obd_ix_engine_kind kind, struct obd_err *err)
 {
 	*e = (struct obd_ix_engine){.kind = kind};
 	obd_list_init(&e->todo);
 	obd_list_init(&e->done);
+	obd_list_init(&e->aio_running);
 	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of one request */
 	e->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (e->event_fd < 0)
 		return obd_err_set(err, errno, "eventfd: %s", strerror(errno));
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_cond_init(&e->more, NULL);
-	int rc = kind == OBD_IX_LIBAIO ? obd_ix_libaio_start(e) : 0;
+	int rc = start_kind(e);
 	if (!rc) {
 		e->started = true;
 		rc = start_threads(e);
@@ -224,6 +234,8 @@ void obd_ix_engine_stop(struct obd_ix_engine *e)
 		join_all(e);
 		if (e->kind == OBD_IX_LIBAIO)
 			obd_ix_libaio_stop(e);
+		else if (e->kind == OBD_IX_POSIX_AIO)
+			obd_ix_posix_stop();
 	}
 	e->started = false;
 	if (e->event_fd >= 0) {

@@ -62,7 +62,8 @@ struct obd_ix_engine {
 	bool started;
 	int event_fd; /* readable: something is done */
 	io_context_t aio_ctx;
-	uint32_t running; /* accepted, done not called yet */
+	struct obd_list aio_running; /* POSIX aio's */
+	uint32_t running;	     /* accepted, done not called yet */
 	pthread_t thread[OBD_IX_THREADS];
 	uint32_t nthreads;
 	pthread_mutex_t lock; /* of what follows */
@@ -100,6 +101,9 @@ void obd_ix_libaio_stop(struct obd_ix_engine *e);
 bool obd_ix_libaio_fits(const struct obd_ix_io *io);
 int obd_ix_libaio_submit(struct obd_ix_engine *e, struct obd_ix_io *io);
 void obd_ix_libaio_reap(struct obd_ix_engine *e);
+int obd_ix_posix_start(struct obd_ix_engine *e);
+void obd_ix_posix_stop(void);
+void obd_ix_posix_reap(struct obd_ix_engine *e);
 int obd_ix_posix_submit(struct obd_ix_engine *e, struct obd_ix_io *io);
 
 /* A thread does what the engine left undone of an io that it had taken. */
