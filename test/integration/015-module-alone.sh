@@ -67,12 +67,13 @@ check "UNMAP is refused on a read-only LUN" eval 'adm --mode logicalunit --op up
 	answers 1 "check 07/27/00" -o "$WORK/unmap" 42000000000000001800'
 
 # ---- a writable LUN: w.raw is what the fake client writes to
-WRITE0=2a000000000000000100          # block 0
-READ0=28000000000000000100
 # blocks N FILE: N blocks of random bytes
 blocks() { head -c $((512 * $1)) /dev/urandom >"$2"; }
 # bytes HEX: as bytes
-bytes() { printf '%b' "$(sed 's/../\\x&/g' <<<"$1")"; }
+bytes() {
+	local i
+	for ((i = 0; i < ${#1}; i += 2)); do printf '%b' "\\x${1:i:2}"; done
+}
 # same OFFSET FILE: w.raw has the file's bytes at this block
 same() { cmp <(tail -c +$(($1 * 512 + 1)) "$WORK/w.raw" | head -c "$(stat -c %s "$2")") "$2"; }
 # old FIRST COUNT: w.raw still has a.raw's bytes there
@@ -86,7 +87,7 @@ put() { answers "$1" "$2" -o "$3" "$4"; }
 unmap_list() {
 	local file=$1 n
 	shift
-	n=$(($# / 2 * 16))
+	n=$(($# * 8))
 	{
 		bytes "$(printf '%04x%04x00000000' $((n + 6)) $n)"
 		while [ $# -ge 2 ]; do
@@ -103,8 +104,8 @@ blocks 8 "$WORK/eight"
 check "MODE SENSE: not write-protected, DPOFUA" answers 20 "good resid 157 610010" -i 255 1a083f00ff00
 check "READ CAPACITY(16): provisioned thinly, zeros after UNMAP" answers 20 "good 0000000000003fff000002000003c000" -i 32 $READCAP16
 check "VPD page B2: UNMAP, WRITE SAME, zeros" answers 20 "good resid 56 00b2000400e402" -i 64 1201b2004000
-check "WRITE(10), read back" eval 'put 20 good "$WORK/one" $WRITE0 && same 0 "$WORK/one" &&
-	answers 20 "good $(od -An -v -tx1 -N 32 "$WORK/one" | tr -d " \n")" -i 512 $READ0'
+check "WRITE(10), read back" eval 'put 20 good "$WORK/one" $WRITE1 && same 0 "$WORK/one" &&
+	answers 20 "good $(od -An -v -tx1 -N 32 "$WORK/one" | tr -d " \n")" -i 512 $READ1'
 check "WRITE(6)" eval 'put 20 good "$WORK/one" 0a0000010100 && same 1 "$WORK/one"'
 check "WRITE(12)" eval 'put 20 good "$WORK/eight" aa0000000010000000080000 && same 16 "$WORK/eight"'
 check "WRITE(16) with FUA" eval 'put 20 good "$WORK/eight" 8a080000000000000020000000080000 && same 32 "$WORK/eight"'
@@ -153,25 +154,25 @@ check "ORWRITE" eval 'put 20 good "$WORK/one" 8b000000000000000190000000010000 &
 	python3 -c "import sys; a, b, c = (open(p, \"rb\").read() for p in sys.argv[1:4]); d = c[400 * 512:401 * 512]; sys.exit(bytes(x | y for x, y in zip(a, b)) != d)" \
 		"$WORK/one" "$WORK/two" "$WORK/w.raw"'
 adm --mode logicalunit --op update --tid 1 --lun 20 --params readonly=1
-check "the administrator's read-only attribute is respected" put 20 "check 07/27/00" "$WORK/one" $WRITE0
+check "the administrator's read-only attribute is respected" put 20 "check 07/27/00" "$WORK/one" $WRITE1
 adm --mode logicalunit --op update --tid 1 --lun 20 --params readonly=0,thin_provisioning=0
 check "so is thin provisioning" eval 'unmap_list "$WORK/list" 0 1 && put 20 "check 05/20/00" "$WORK/list" 42000000000000001800'
 check "remove it" remove_lun 20
 for pair in 28:07/27/07 30:07/27/00 5:03/0c/00; do
 	echo "raw=$WORK/w.raw rw=1 werrno=${pair%%:*}" >"$WORK/rw"
-	check "a write that ends with errno ${pair%%:*}" eval 'new_lun 20 "$WORK/rw" && put 20 "check ${pair#*:}" "$WORK/one" $WRITE0 &&
-		answers 20 good -i 512 $READ0; remove_lun 20'
+	check "a write that ends with errno ${pair%%:*}" eval 'new_lun 20 "$WORK/rw" && put 20 "check ${pair#*:}" "$WORK/one" $WRITE1 &&
+		answers 20 good -i 512 $READ1; remove_lun 20'
 done
 echo "raw=$WORK/w.raw rw=1 delay_ms=1 hang=1" >"$WORK/rw"
-check "ABORT TASK ends a write" eval 'new_lun 20 "$WORK/rw" && answers 20 "status 40" -o "$WORK/one" -a 100 $WRITE0'
+check "ABORT TASK ends a write" eval 'new_lun 20 "$WORK/rw" && answers 20 "status 40" -o "$WORK/one" -a 100 $WRITE1'
 check "and one that is held behind another" eval '("$SCSI" -o "$WORK/one" -t 2000 "$(url 20)" 8b000000000000000000000000010000 >/dev/null &
-	sleep 0.5; answers 20 "status 40" -o "$WORK/one" -a 100 $WRITE0; rc=$?; wait $!; exit $rc)'
+	sleep 0.5; answers 20 "status 40" -o "$WORK/one" -a 100 $WRITE1; rc=$?; wait $!; exit $rc)'
 adm --mode logicalunit --op update --tid 1 --lun 20 --params online=0,path="$WORK/hit"
 check "a path that is read-only makes the LUN so" eval 'adm --mode logicalunit --op update --tid 1 --lun 20 --params online=1;
-	put 20 "check 07/27/00" "$WORK/one" $WRITE0 && answers 20 "good resid 157 610090" -i 255 1a083f00ff00 && remove_lun 20'
+	put 20 "check 07/27/00" "$WORK/one" $WRITE1 && answers 20 "good resid 157 610090" -i 255 1a083f00ff00 && remove_lun 20'
 echo "raw=$WORK/w.raw rw=1 pending_ms=500" >"$WORK/rw"
-check "a writable LUN that opens late" eval 'new_lun 20 "$WORK/rw" && put 20 "check 02/04/01" "$WORK/one" $WRITE0; "$ISCSI" wait-ready "$(url 20)" &&
-	put 20 good "$WORK/one" $WRITE0 && same 0 "$WORK/one" && remove_lun 20'
+check "a writable LUN that opens late" eval 'new_lun 20 "$WORK/rw" && put 20 "check 02/04/01" "$WORK/one" $WRITE1; "$ISCSI" wait-ready "$(url 20)" &&
+	put 20 good "$WORK/one" $WRITE1 && same 0 "$WORK/one" && remove_lun 20'
 echo "raw=$WORK/w.raw size=$((8 << 40)) rw=1" >"$WORK/rw"
 check "WRITE SAME of 6 TiB of zeros" eval 'new_lun 20 "$WORK/rw" --blocksize 4096 && head -c 4096 /dev/zero >"$WORK/zero" &&
 	put 20 good "$WORK/zero" 93000000000000000100600000000000 && remove_lun 20'
