@@ -126,7 +126,7 @@ static void functions(void)
 	FUNCTION(target_cmd_io_done, void(struct scsi_cmd *, int));
 	FUNCTION(sense_data_build, void(struct scsi_cmd *, uint8_t, uint16_t));
 	FUNCTION(sense_data_build_with_info, void(struct scsi_cmd *, uint8_t, uint16_t, uint64_t));
-	FUNCTION(find_mode_page, struct mode_pg *(struct scsi_lu *, uint8_t, uint8_t));
+	FUNCTION(find_mode_page, struct mode_pg * (struct scsi_lu *, uint8_t, uint8_t));
 	FUNCTION(scsi_rw_count, uint32_t(uint8_t *));
 	FUNCTION(update_lbppbe, void(struct scsi_lu *, int));
 	FUNCTION(ua_sense_add_other_it_nexus, void(uint64_t, struct scsi_lu *, uint16_t));
