@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "common/base/le.h"
@@ -495,6 +497,46 @@ END_TEST
 /* ---- the rest -------------------------------------------------------------------------------------------------------------
  */
 
+/* The disk is full for a while: what was refused is not there, what was acknowledged is, and writing goes on later. */
+START_TEST(test_full)
+{
+	struct rlimit limit;
+	unsigned char *image = calloc(1, 2 << 20);
+	set_up();
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	for (unsigned which = 0; which < 2; which++) {
+		create(NULL, 2 << 20, false);
+		memset(image, 0, 2 << 20);
+		struct obd_upper *u = reopen(true);
+		unsigned failed = 0;
+		for (unsigned i = 0; i < 60; i++) {
+			/* The data file is stopped inside of a write, the index file inside of a record. */
+			const rlim_t stop = which ? 4096 + 20 * 16 + 7 : 4096 + 40 * 1024 + 100;
+			const struct op op = {
+				.kind = which || i % 5 == 0 ? 'd' : 'w', .off = i * 1536, .n = 2048, .seed = i, .fill = 't'};
+			const rlim_t old = limit.rlim_cur;
+			limit.rlim_cur = i < 40 ? stop : old;
+			ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+			unsigned char *p = op.kind == 'w' ? op_bytes(&op) : NULL;
+			int rc = p ? obd_upper_pwrite(u, p, op.n, op.off) : obd_upper_discard(u, op.off, op.n, false);
+			limit.rlim_cur = old;
+			ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+			ck_assert(rc == 0 || (rc == -EFBIG && i < 40));
+			failed += rc != 0;
+			if (!rc)
+				apply_model(image, &op);
+			free(p);
+		}
+		ck_assert_uint_gt(failed, 5);
+		expect_image(over(NULL, u), image, 2 << 20, "full disk", 0, 0);
+		expect_image(over(NULL, reopen(false)), image, 2 << 20, "full disk, reopened", 0, 0);
+	}
+	free(image);
+	tear_down();
+}
+END_TEST
+
 START_TEST(test_locks)
 {
 	struct obd_err err = {""};
@@ -631,7 +673,7 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {test_replay, test_replay_sparse, test_crash, test_cuts,	  test_segmap, test_view,
-				      test_locks,  test_resize,	       test_seal,  test_refusals, test_split};
+	const TTest *const tests[] = {test_replay, test_replay_sparse, test_crash,  test_cuts, test_segmap,   test_view,
+				      test_full,   test_locks,	       test_resize, test_seal, test_refusals, test_split};
 	return run_cases("upper", tests, OBD_ARRAY_SIZE(tests));
 }
