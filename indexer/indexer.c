@@ -145,6 +145,11 @@ void obd_indexer_client_down(struct obd_indexer *ix, uint32_t c)
 	ix->client[c].up = false;
 }
 
+void obd_indexer_clients_known(struct obd_indexer *ix)
+{
+	ix->clients_known = true;
+}
+
 /* --- work --------------------------------------------------------------------------------------------------------------- */
 
 static void run_layers(struct obd_indexer *ix)
@@ -197,6 +202,8 @@ static void expire(struct obd_indexer *ix)
 
 bool obd_indexer_poll(struct obd_indexer *ix)
 {
+	if (!ix->clients_known)
+		return false;
 	bool did = obd_ix_open_rings(ix);
 	if (obd_ix_answers(ix)) {
 		did = true;
@@ -213,6 +220,8 @@ bool obd_indexer_poll(struct obd_indexer *ix)
 
 bool obd_indexer_has_work(const struct obd_indexer *ix)
 {
+	if (!ix->clients_known)
+		return false;
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)
 		if (ix->client[c].up && obd_ring_has(&ix->seg->client[c]->opens, &ix->cat->client[c].opens_tail))
 			return true;
@@ -245,6 +254,8 @@ void obd_indexer_tick(struct obd_indexer *ix)
 {
 	obd_proc_heartbeat(&ix->cat->proc);
 	obd_proc_heartbeat(&ix->seg->client[0]->proc);
+	if (!ix->clients_known)
+		return;
 	obd_ix_open_rings(ix);
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)
 		if (ix->client[c].up)

@@ -49,10 +49,10 @@ static void ring_reply(struct obd_indexer *ix, uint32_t c, uint32_t slot)
 	if (!obd_ring_push(&half->replies, &area(ix, c)->replies_tail, obd_entry(slot, seq, 0))) {
 		cl->unsent += !cl->reply_due[slot];
 		cl->reply_due[slot] = true;
-		return;
+	} else {
+		cl->unsent -= cl->reply_due[slot];
+		cl->reply_due[slot] = false;
 	}
-	cl->unsent -= cl->reply_due[slot];
-	cl->reply_due[slot] = false;
 	if (obd_wake(&area(ix, c)->proc, ix->seg->bell_client[c]))
 		obd_count(&ix->cat->proc, wakeups, 1);
 }
@@ -656,6 +656,4 @@ void obd_ix_client_reset(struct obd_indexer *ix, uint32_t c)
 		obd_store_relaxed(&half->reply[slot].word, 0);
 	}
 	cl->unsent = 0;
-	obd_store_relaxed(&half->opens_tail.tail, 0);
-	obd_store_release(&half->replies.head, 0);
 }

@@ -15,7 +15,7 @@
 
 #define SECTOR UINT64_C(512)
 
-enum resolve { RESOLVED, PARTLY, BROKEN };
+enum resolve { RESOLVED, PARTLY, BROKEN, LOST };
 
 static struct obd_pieces *take_pieces(struct obd_client *c)
 {
@@ -122,7 +122,7 @@ static enum resolve step(struct obd_io *io, uint64_t pos, uint64_t i, uint64_t *
 	return read_layer(io, obd_lsmt_seg_tag(s), obd_lsmt_seg_moffset(s) * SECTOR + (at - start), *did, pos, did);
 }
 
-static enum resolve resolve(struct obd_io *io)
+static enum resolve walk(struct obd_io *io)
 {
 	struct obd_device *dev = io->dev;
 	uint64_t i = obd_lsmt_lookup(dev->index, dev->index_count, (io->offset + io->resolved_to) / SECTOR);
@@ -138,6 +138,14 @@ static enum resolve resolve(struct obd_io *io)
 			i++;
 	}
 	return io->pieces && io->pieces->count ? PARTLY : io->resolved_to == io->len ? RESOLVED : BROKEN;
+}
+
+/* What the walk found counts only if the image is still the one whose index it used (edge image-seqlock). */
+static enum resolve resolve(struct obd_io *io)
+{
+	enum resolve rc = walk(io);
+	obd_fence_acquire();
+	return obd_load_relaxed(io->dev->image_word) == io->dev->image_seen ? rc : LOST;
 }
 
 /* --- asking
@@ -237,6 +245,9 @@ static void advance(struct obd_io *io)
 		break;
 	case BROKEN:
 		finish(io, -EIO);
+		break;
+	case LOST:
+		obd_device_lost(io->dev);
 	}
 }
 
@@ -315,6 +326,20 @@ void obd_ios_retry(struct obd_client *c)
 	}
 }
 
+static void start_over(struct obd_io *io)
+{
+	cancel_requests(io);
+	give_pieces(io->dev->client, io);
+	obd_list_remove(&io->retry);
+	io->resolved_to = 0;
+}
+
+void obd_ios_again(struct obd_device *dev)
+{
+	OBD_LIST_FOREACH (it, &dev->ios)
+		start_over(OBD_LIST_ENTRY(it, struct obd_io, link));
+}
+
 void obd_ios_lost(struct obd_device *dev)
 {
 	OBD_LIST_FOREACH (it, &dev->ios) {
@@ -339,7 +364,8 @@ void obd_ios_resume(struct obd_device *dev)
 		struct obd_io *io = OBD_LIST_ENTRY(todo.next, struct obd_io, link);
 		obd_list_remove(&io->link);
 		obd_list_push_back(&dev->ios, &io->link);
-		advance(io);
+		if (dev->usable) /* it may be lost again meanwhile */
+			advance(io);
 	}
 }
 
@@ -377,7 +403,9 @@ int obd_read(struct obd_io *io)
 	}
 	obd_list_init(&io->retry);
 	obd_list_push_back(&dev->ios, &io->link);
-	if (dev->usable)
+	if (rc == LOST)
+		obd_device_lost(dev);
+	else if (dev->usable)
 		post(io);
 	return 1;
 }

@@ -20,6 +20,7 @@ struct fake {
 	uint64_t generation;
 	uint64_t incarnation; /* of the client */
 	uint32_t starts;
+	bool hold_clients_known; /* a test calls obd_indexer_clients_known itself */
 	struct obd_codec *codec;
 	/* what goes wrong */
 	bool deaf;		   /* answers nothing */
