@@ -100,6 +100,7 @@ void obd_ix_image_drop(struct obd_indexer *ix, struct obd_ix_image *im)
 	struct obd_image *e = obd_ix_image_entry(ix, im);
 	assert(im->uid && !im->refs);
 	obd_store_release(&e->word, obd_word(im->uid, OBD_IMAGE_FREE));
+	obd_fence_release(); /* edge: image-seqlock. The entry and the index change only after the word did */
 	if (e->index_count)
 		obd_ix_room_release(ix, e->index_off);
 	for (uint32_t i = 0; i < e->nlayers; i++) {

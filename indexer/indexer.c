@@ -169,6 +169,11 @@ void obd_indexer_client_down(struct obd_indexer *ix, uint32_t c)
 	ix->client[c].up = false;
 }
 
+void obd_indexer_clients_known(struct obd_indexer *ix)
+{
+	ix->clients_known = true;
+}
+
 /* --- work --------------------------------------------------------------------------------------------------------------- */
 
 static void run_layers(struct obd_indexer *ix)
@@ -222,6 +227,8 @@ static void expire(struct obd_indexer *ix)
 
 bool obd_indexer_poll(struct obd_indexer *ix)
 {
+	if (!ix->clients_known)
+		return false;
 	bool did = obd_ix_open_rings(ix);
 	did |= obd_ix_up_rings(ix);
 	did |= obd_ix_engine_reap(&ix->engine);
@@ -242,6 +249,8 @@ bool obd_indexer_poll(struct obd_indexer *ix)
 
 bool obd_indexer_has_work(struct obd_indexer *ix)
 {
+	if (!ix->clients_known)
+		return false;
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)
 		if (ix->client[c].up &&
 		    (obd_ix_up_ring_has(ix, c) || obd_ring_has(&ix->seg->client[c]->opens, &ix->cat->client[c].opens_tail)))
@@ -279,6 +288,8 @@ void obd_indexer_tick(struct obd_indexer *ix)
 {
 	obd_proc_heartbeat(&ix->cat->proc);
 	obd_proc_heartbeat(&ix->seg->client[0]->proc);
+	if (!ix->clients_known)
+		return;
 	obd_ix_open_rings(ix);
 	obd_ix_up_rings(ix);
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)

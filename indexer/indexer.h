@@ -37,6 +37,10 @@ void obd_indexer_client_up(struct obd_indexer *ix, uint32_t c, uint64_t incarnat
 /* Client c is gone: drops its opens, its references and its replies. The caller drops the area when the client is idle. */
 void obd_indexer_client_down(struct obd_indexer *ix, uint32_t c);
 
+/* Every client that lived when this incarnation started was named by obd_indexer_client_up. Before that nothing is opened or
+ * dropped: an image that no known client holds may be held by one that was not named yet. */
+void obd_indexer_clients_known(struct obd_indexer *ix);
+
 /* False while writes read from the client's memory. */
 bool obd_indexer_client_idle(const struct obd_indexer *ix, uint32_t c);
 

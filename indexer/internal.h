@@ -304,6 +304,7 @@ struct obd_ix_client {
 };
 
 struct obd_indexer {
+	bool clients_known; /* see obd_indexer_clients_known */
 	struct obd_segment *seg;
 	struct obd_catalog *cat;
 	struct obd_reader reader;

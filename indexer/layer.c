@@ -80,6 +80,7 @@ void obd_ix_layer_drop(struct obd_ix_layer *l)
 {
 	assert(l->uid && !l->refs && obd_list_empty(&l->waiters));
 	publish(l, OBD_LAYER_FREE);
+	obd_fence_release(); /* the entry changes only after its word did */
 	fetches_free(l);
 	unload(l);
 	obd_list_remove(&l->work);

@@ -49,10 +49,10 @@ static void ring_reply(struct obd_indexer *ix, uint32_t c, uint32_t slot)
 	if (!obd_ring_push(&half->replies, &area(ix, c)->replies_tail, obd_entry(slot, seq, 0))) {
 		cl->unsent += !cl->reply_due[slot];
 		cl->reply_due[slot] = true;
-		return;
+	} else {
+		cl->unsent -= cl->reply_due[slot];
+		cl->reply_due[slot] = false;
 	}
-	cl->unsent -= cl->reply_due[slot];
-	cl->reply_due[slot] = false;
 	if (obd_wake(&area(ix, c)->proc, ix->seg->bell_client[c]))
 		obd_count(&ix->cat->proc, wakeups, 1);
 }
@@ -675,6 +675,4 @@ void obd_ix_client_reset(struct obd_indexer *ix, uint32_t c)
 	obd_ix_upper_sweep(ix, c);
 	obd_ix_up_client_reset(ix, c);
 	cl->unsent = 0;
-	obd_store_relaxed(&half->opens_tail.tail, 0);
-	obd_store_release(&half->replies.head, 0);
 }

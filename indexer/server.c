@@ -132,6 +132,8 @@ static void message(struct obd_daemon *d, const struct obd_msg *msg)
 	struct obd_indexer_server *s = server(d);
 	if (msg->type == OBD_MSG_CLIENT_UP) {
 		obd_indexer_client_up(s->ix, msg->index, msg->arg);
+	} else if (msg->type == OBD_MSG_CLIENTS_KNOWN) {
+		obd_indexer_clients_known(s->ix);
 	} else if (msg->type == OBD_MSG_CLIENT_DOWN && msg->index && msg->index < OBD_MAX_CLIENTS) {
 		obd_indexer_client_down(s->ix, msg->index);
 		let_go(d, msg->index);

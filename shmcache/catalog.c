@@ -34,7 +34,8 @@ static int view_tables(const struct obd_segment *seg, const struct obd_layer *l,
 		return l->file_bytes == l->payload_bytes ? 0 : -EPROTO;
 	if (!obd_is_pow2(l->zf_block_bytes) || l->zf_block_bytes < 4096 || l->zf_block_bytes > 1048576 || l->zf_verify > 1)
 		return -EPROTO;
-	if (l->zf_nblocks > UINT32_MAX || l->zf_nblocks != (l->file_bytes + l->zf_block_bytes - 1) / l->zf_block_bytes)
+	if (l->zf_nblocks > UINT32_MAX ||
+	    l->zf_nblocks != l->file_bytes / l->zf_block_bytes + (l->file_bytes % l->zf_block_bytes != 0))
 		return -EPROTO;
 	if (!seg->index || !in_arena(seg, l->zf_base_off, (l->zf_nblocks / 64 + 1) * sizeof(uint64_t), 8) ||
 	    !in_arena(seg, l->zf_delta_off, (l->zf_nblocks + 1) * sizeof(uint32_t), 4))

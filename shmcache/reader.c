@@ -34,8 +34,10 @@ void obd_reader_attach(struct obd_reader *r, struct obd_segment *seg, uint32_t c
 /* Continues readahead: a hint needs no answer and may be lost. */
 static void pass_mark(struct obd_reader *r, uint32_t layer_slot, uint32_t block)
 {
-	if (obd_ring_push(&r->own->requests, &r->seg->table->client[r->client].requests_tail,
-			  obd_entry_hint(layer_slot, block)))
+	struct obd_ring *ring = &r->own->requests;
+	const struct obd_tail *tail = &r->seg->table->client[r->client].requests_tail;
+	uint64_t used = obd_load_relaxed(&ring->head) - obd_load_relaxed(&tail->tail);
+	if (used < OBD_RING_ENTRIES / 2 && obd_ring_push(ring, tail, obd_entry_hint(layer_slot, block)))
 		obd_reader_kick(r);
 }
 

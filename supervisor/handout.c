@@ -121,4 +121,7 @@ void obd_hand_out_start(struct obd_child *child)
 	for (uint32_t id = child->role == OBD_ROLE_INDEXER ? 1 : 0; id < OBD_MAX_CLIENTS; id++)
 		if (sv->clients[id].state == OBD_CLIENT_UP)
 			tell_client_up(child, id);
+	obd_msg_init(&msg, OBD_MSG_CLIENTS_KNOWN);
+	msg.role = (uint16_t)child->role;
+	obd_peer_send(&child->peer, &msg, -1);
 }

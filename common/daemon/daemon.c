@@ -196,6 +196,7 @@ static void pass_message(struct run *r, const struct obd_msg *msg, int fd)
 	case OBD_MSG_CLIENT_UP:
 	case OBD_MSG_CLIENT_DOWN:
 	case OBD_MSG_REAPED:
+	case OBD_MSG_CLIENTS_KNOWN:
 		if (r->d.ops->message)
 			r->d.ops->message(&r->d, msg);
 		return;

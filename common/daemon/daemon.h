@@ -44,7 +44,7 @@ struct obd_daemon_ops {
 	 * program has logged why). */
 	int (*start)(struct obd_daemon *d);
 
-	/* CLIENT_UP, CLIENT_DOWN, REAPED. May be NULL. */
+	/* CLIENT_UP, CLIENT_DOWN, REAPED, CLIENTS_KNOWN. May be NULL. */
 	void (*message)(struct obd_daemon *d, const struct obd_msg *msg);
 
 	/* Once per second, after the heartbeat went out: the place for the process row and for second looks. May be NULL. */

@@ -13,6 +13,7 @@
  *                              CLIENT_UP    index, arg         client's area and doorbell were granted just before;
  *                                                              arg: incarnation
  *                              CLIENT_DOWN  index, arg         the client has gone; arg: incarnation
+ *                              CLIENTS_KNOWN                   all clients that live at a server's start were named
  *                              REAPED   role, index, arg       that process is dead and waited for;
  *                                                              arg: the incarnation that died
  *   frontend   -> supervisor   HELLO    arg = OBD_WIRE_VERSION
@@ -58,6 +59,7 @@ enum obd_msg_type {
 	OBD_MSG_STAT,
 	OBD_MSG_PROC,
 	OBD_MSG_STAT_DONE,
+	OBD_MSG_CLIENTS_KNOWN,
 	OBD_MSG_TYPES
 };
 

@@ -2,7 +2,7 @@
 /*
  * The index of a layer that is being written: an ordered map of segments in which a later one overrides earlier ones.
  *
- * Leaves of up to 256 sorted segments, and a sorted array of leaves. A million random writes take well under a second.
+ * Leaves of up to 256 sorted segments, and a sorted array of leaves. A million random writes take less than a second.
  * No call blocks; one thread at a time.
  */
 #ifndef OBD_COMMON_FORMAT_SEGMAP_H

@@ -112,6 +112,8 @@ static int adopt_image(struct obd_device *dev, uint32_t slot, uint32_t uid, uint
 	obd_fence_acquire();
 	if (obd_load_relaxed(&im->word) != word)
 		return -ESTALE;
+	dev->image_word = &im->word;
+	dev->image_seen = word;
 	dev->index = (const void *)(c->seg.index + off);
 	dev->index_count = count;
 	dev->nlayers = n;
@@ -232,6 +234,20 @@ bool obd_devices_poll(struct obd_client *c)
 bool obd_devices_have_work(const struct obd_client *c)
 {
 	return obd_ring_has(&peer(c)->replies, &c->reader.own->replies_tail);
+}
+
+/* An image that we hold is never freed by a sound indexer. If it is all the same, or if the supervisor lost our connection and
+ * we have not noticed yet, nothing that was read through its index counts. */
+void obd_device_lost(struct obd_device *dev)
+{
+	if (!dev->usable)
+		return;
+	obd_warn("%s: its image was dropped, opening it again", dev->path);
+	obd_count(&dev->client->reader.own->proc, protocol_errors, 1);
+	dev->usable = false;
+	obd_ios_again(dev);
+	give_slot(dev);
+	obd_device_post(dev);
 }
 
 /* --- the group came and went

@@ -111,6 +111,8 @@ struct obd_device {
 	bool writable;		 /* has an upper layer */
 	struct obd_upmap map;	 /* of the upper, when usable and writable */
 	/* the image, copied out of the catalog and checked */
+	const _Atomic uint64_t *image_word; /* while it is image_seen, index and layers are this image's */
+	uint64_t image_seen;
 	const struct obd_lsmt_seg *index;
 	uint64_t index_count;
 	uint32_t nlayers;
@@ -129,11 +131,13 @@ bool obd_devices_poll(struct obd_client *c);  /* replies; true: did something */
 bool obd_devices_have_work(const struct obd_client *c);
 void obd_devices_lost(struct obd_client *c);		      /* the segment is about to be replaced */
 void obd_devices_again(struct obd_client *c);		      /* a new segment is there */
+void obd_device_lost(struct obd_device *dev);		      /* its image is gone from the catalog: opens again */
 bool obd_devices_turn(struct obd_client *c);		      /* timers; true: one still waits */
 void obd_open_slot_free(struct obd_client *c, uint32_t slot); /* the last upper request of a closed device is answered */
 
 /* io.c */
 void obd_ios_resume(struct obd_device *dev); /* the device became usable (again) */
+void obd_ios_again(struct obd_device *dev);  /* the image went away under it: reads start over when it is back */
 void obd_ios_lost(struct obd_device *dev);   /* requests are gone with the segment */
 void obd_ios_fail(struct obd_device *dev, int result);
 void obd_ios_retry(struct obd_client *c); /* request slots may be free */

@@ -18,7 +18,7 @@
 
 #define SECTOR UINT64_C(512)
 
-enum resolve { RESOLVED, PARTLY, BROKEN };
+enum resolve { RESOLVED, PARTLY, BROKEN, LOST };
 
 static struct obd_pieces *take_pieces(struct obd_client *c)
 {
@@ -183,7 +183,7 @@ static enum resolve step(struct obd_io *io, uint64_t pos, uint64_t i, uint64_t *
 	return RESOLVED;
 }
 
-static enum resolve resolve(struct obd_io *io)
+static enum resolve walk(struct obd_io *io)
 {
 	struct obd_device *dev = io->dev;
 	uint64_t i = obd_lsmt_lookup(dev->index, dev->index_count, (io->offset + io->resolved_to) / SECTOR);
@@ -199,6 +199,14 @@ static enum resolve resolve(struct obd_io *io)
 			i++;
 	}
 	return io->pieces && io->pieces->count ? PARTLY : io->resolved_to == io->len ? RESOLVED : BROKEN;
+}
+
+/* What the walk found counts only if the image is still the one whose index it used (edge image-seqlock). */
+static enum resolve resolve(struct obd_io *io)
+{
+	enum resolve rc = walk(io);
+	obd_fence_acquire();
+	return obd_load_relaxed(io->dev->image_word) == io->dev->image_seen ? rc : LOST;
 }
 
 /* --- asking
@@ -326,6 +334,9 @@ static void advance(struct obd_io *io)
 		break;
 	case BROKEN:
 		obd_io_finish(io, -EIO);
+		break;
+	case LOST:
+		obd_device_lost(io->dev);
 	}
 }
 
@@ -415,6 +426,23 @@ void obd_ios_retry(struct obd_client *c)
 	}
 }
 
+/* A write goes on from the first part that was not answered; what is under way of it is written by the indexer or it is not,
+ * and is written again either way. */
+static void start_over(struct obd_io *io)
+{
+	uint64_t from = io->op == OBD_UP_READ ? 0 : obd_ups_lowest(io);
+	cancel_requests(io);
+	give_pieces(io->dev->client, io);
+	obd_list_remove(&io->retry);
+	io->resolved_to = from;
+}
+
+void obd_ios_again(struct obd_device *dev)
+{
+	OBD_LIST_FOREACH (it, &dev->ios)
+		start_over(OBD_LIST_ENTRY(it, struct obd_io, link));
+}
+
 void obd_ios_lost(struct obd_device *dev)
 {
 	OBD_LIST_FOREACH (it, &dev->ios) {
@@ -439,7 +467,8 @@ void obd_ios_resume(struct obd_device *dev)
 		struct obd_io *io = OBD_LIST_ENTRY(todo.next, struct obd_io, link);
 		obd_list_remove(&io->link);
 		obd_list_push_back(&dev->ios, &io->link);
-		advance(io);
+		if (dev->usable) /* it may be lost again meanwhile */
+			advance(io);
 	}
 }
 
@@ -478,7 +507,9 @@ int obd_read(struct obd_io *io)
 	}
 	obd_list_init(&io->retry);
 	obd_list_push_back(&dev->ios, &io->link);
-	if (dev->usable)
+	if (rc == LOST)
+		obd_device_lost(dev);
+	else if (dev->usable)
 		post(io);
 	return 1;
 }

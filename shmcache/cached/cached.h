@@ -117,6 +117,7 @@ enum { HOSTS = 64 };
 struct host {
 	uint64_t hash;
 	uint32_t inflight;
+	uint32_t frames;	/* of its jobs */
 	struct obd_list parked; /* misses that wait for a job slot of this host */
 };
 

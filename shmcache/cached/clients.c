@@ -379,7 +379,10 @@ void obd_clients_expire(struct cached *c)
 			continue;
 		OBD_LIST_FOREACH_SAFE (it, &c->client[id].active) {
 			struct request *r = OBD_LIST_ENTRY(it, struct request, link);
-			if (limit && now - r->posted_ns > limit)
+			uint64_t word = obd_load_relaxed(&c->seg.client[id]->req[r->slot].word);
+			if (word != obd_word(r->seq, OBD_REQ_POSTED))
+				forget(c, r); /* given up */
+			else if (limit && now - r->posted_ns > limit)
 				answer(c, r, ETIMEDOUT);
 			else if (oldest == 0 || r->posted_ns < oldest)
 				oldest = r->posted_ns;

@@ -20,7 +20,7 @@ void obd_jobs_init(struct cached *c)
 		obd_list_init(&c->host[i].parked);
 }
 
-/* --- hosts: no host gets more than half of the job slots
+/* --- hosts: no host gets more than half of the job slots, or of the frames
  * ----------------------------------------------------------------------- */
 
 struct host *obd_host(struct cached *c, uint64_t hash)
@@ -30,15 +30,25 @@ struct host *obd_host(struct cached *c, uint64_t hash)
 
 static bool host_full(struct cached *c, const struct host *h)
 {
-	return h && h->inflight >= c->seg.geo.nfetchers * LIVE_MAX / 2;
+	return h && (h->inflight >= c->seg.geo.nfetchers * LIVE_MAX / 2 || h->frames >= c->seg.geo.nframes / 2);
 }
 
-static void host_done(struct cached *c, uint64_t hash)
+static void host_begin(struct cached *c, const struct job *job)
 {
-	struct host *h = obd_host(c, hash);
+	struct host *h = obd_host(c, job->host_hash);
+	if (h) {
+		h->inflight++;
+		h->frames += job->nblocks;
+	}
+}
+
+static void host_done(struct cached *c, const struct job *job)
+{
+	struct host *h = obd_host(c, job->host_hash);
 	if (!h)
 		return;
 	h->inflight--;
+	h->frames -= job->nblocks;
 	while (!obd_list_empty(&h->parked)) { /* back to the queue, in order */
 		struct miss *m = OBD_LIST_ENTRY(h->parked.next, struct miss, link);
 		obd_miss_queue(c, m, false);
@@ -164,8 +174,7 @@ static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n)
 	uint64_t seq = obd_word_seq(obd_load_relaxed(&j->word)) + 1;
 	obd_store_release(&j->word, obd_word(seq, OBD_JOB_ISSUED)); /* edge: job-issue */
 	c->fetcher[f].live++;
-	if (obd_host(c, first->host_hash))
-		obd_host(c, first->host_hash)->inflight++;
+	host_begin(c, job);
 	obd_count(&c->seg.table->proc, jobs, 1);
 	obd_job_ring(c, f, s);
 	return true;
@@ -218,6 +227,7 @@ static void settle_failed(struct cached *c, struct job *job, uint32_t i, int err
 	struct miss *m = job->miss[i];
 	job->miss[i] = NULL;
 	job->open_blocks--;
+	obd_frame_set(c, m->frame, OBD_FRAME_FAILED);
 	obd_frame_drop(c, m->frame);
 	obd_miss_failed(c, m, err);
 }
@@ -246,7 +256,8 @@ static void finish(struct cached *c, uint32_t f, uint32_t s)
 	job->live = false;
 	c->fetcher[f].live--;
 	obd_store_release(&j->word, obd_word(obd_word_seq(obd_load_relaxed(&j->word)), OBD_JOB_FREE));
-	host_done(c, job->host_hash);
+	obd_fence_release(); /* the job's fields change only after its word did */
+	host_done(c, job);
 }
 
 void obd_jobs_settle(struct cached *c, uint32_t f, uint32_t s)
@@ -281,24 +292,32 @@ void obd_job_demand(struct cached *c, struct miss *m)
 	settle_block(c, job, m->job_bit, 0);
 }
 
+/* At most a ring of reports per turn: a fetcher that goes on and on must not keep the loop. */
+static bool poll_fetcher(struct cached *c, uint32_t f)
+{
+	uint32_t n = 0;
+	for (; n < OBD_RING_ENTRIES; n++) {
+		uint64_t entry;
+		enum obd_ring_result got =
+			obd_ring_pop(&c->seg.fetcher[f]->reports, &c->seg.table->fetcher[f].reports_tail, &entry);
+		if (got == OBD_RING_EMPTY)
+			break;
+		if (got == OBD_RING_ENTRY && obd_entry_slot(entry) < OBD_JOB_SLOTS) {
+			obd_jobs_settle(c, f, obd_entry_slot(entry));
+			continue;
+		}
+		obd_count(&c->seg.table->proc, protocol_errors, 1);
+		for (uint32_t s = 0; s < OBD_JOB_SLOTS; s++)
+			obd_jobs_settle(c, f, s);
+	}
+	return n > 0;
+}
+
 bool obd_jobs_poll(struct cached *c)
 {
 	bool did = false;
-	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++) {
-		uint64_t entry;
-		enum obd_ring_result got;
-		while ((got = obd_ring_pop(&c->seg.fetcher[f]->reports, &c->seg.table->fetcher[f].reports_tail, &entry)) ==
-		       OBD_RING_ENTRY) {
-			did = true;
-			if (obd_entry_slot(entry) < OBD_JOB_SLOTS)
-				obd_jobs_settle(c, f, obd_entry_slot(entry));
-		}
-		if (got == OBD_RING_LOST) {
-			obd_count(&c->seg.table->proc, protocol_errors, 1);
-			for (uint32_t s = 0; s < OBD_JOB_SLOTS; s++)
-				obd_jobs_settle(c, f, s);
-		}
-	}
+	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++)
+		did |= poll_fetcher(c, f);
 	return did;
 }
 
@@ -391,7 +410,6 @@ void obd_job_adopt(struct cached *c, uint32_t f, uint32_t s)
 	struct obd_layer_brief layer;
 	if (obd_catalog_layer_brief(&c->seg, j->layer_slot, j->layer_uid, &layer) == 0 && !layer.local) {
 		job->host_hash = layer.host_hash;
-		if (obd_host(c, job->host_hash))
-			obd_host(c, job->host_hash)->inflight++;
+		host_begin(c, job);
 	}
 }

@@ -2,8 +2,8 @@
 # compiler links it with replay.c, which plays test/fuzz/corpus/NAME through it as part of `make check`.
 FUZZ_SRCS    := $(wildcard test/fuzz/fuzz_*.c)
 FUZZ_NAMES   := $(patsubst test/fuzz/fuzz_%.c,%,$(FUZZ_SRCS))
-FUZZ_ROOMS   := indexer fetcher shmcache common/daemon common/config common/format common/base
-FUZZ_LIBS    := -lcurl -lrt -lyaml -ljansson -llz4 -lzstd -laio
+FUZZ_ROOMS   := tools/apply indexer fetcher shmcache common/daemon common/config common/format common/base
+FUZZ_LIBS    := -larchive -lext2fs -lcom_err -lcrypto -lcurl -lrt -lyaml -ljansson -llz4 -lzstd -laio
 FUZZ_CLANG   ?= clang
 FUZZ_SECONDS ?= 0
 FUZZ_JOBS    ?= 2

@@ -569,6 +569,29 @@ START_TEST(killed)
 END_TEST
 
 /* Many images in a small arena: unused ones make room; when all are in use, the open fails and says what to change. */
+/* A restarted indexer that needs room must not take it from an image whose holder it has not been told of yet. */
+START_TEST(restart_waits_for_all_clients)
+{
+	fake_post(&fk, 0, config("a", NULL, 3, 0, NULL));
+	fake_run(&fk);
+	fake_hold(&fk, 0);
+	fk.hold_clients_known = true;
+	fake_start(&fk);
+	fake_post(&fk, 1, config("b", NULL, 2, 0, NULL));
+	for (int i = 0; i < 8; i++) {
+		ck_assert(!obd_indexer_has_work(fk.ix));
+		ck_assert(!obd_indexer_poll(fk.ix));
+		obd_indexer_tick(fk.ix);
+		fake_serve(&fk);
+	}
+	ck_assert_int_eq(fake_reply(&fk, 1, NULL), OBD_REPLY_NONE);
+	obd_indexer_clients_known(fk.ix);
+	fake_run(&fk);
+	check_image(1, 2);
+	fk.hold_clients_known = false;
+}
+END_TEST
+
 START_TEST(arena_full)
 {
 	teardown();
@@ -714,6 +737,7 @@ int main(void)
 	tcase_add_test(opens, changed_file);
 	tcase_add_test(opens, close_while_opening);
 	tcase_add_test(opens, killed);
+	tcase_add_test(opens, restart_waits_for_all_clients);
 	tcase_add_test(opens, arena_full);
 	tcase_add_test(opens, hostile_client);
 	tcase_add_test(opens, golden);

@@ -86,6 +86,8 @@ void fake_start(struct fake *f)
 	need(f->ix != NULL, "obd_indexer_new");
 	obd_indexer_set_engine(f->ix, f->engine);
 	obd_indexer_client_up(f->ix, FAKE_CLIENT, f->incarnation);
+	if (!f->hold_clients_known)
+		obd_indexer_clients_known(f->ix);
 }
 
 /* --- layers ------------------------------------------------------------------------------------------------------------- */

@@ -20,7 +20,8 @@ struct fake {
 	uint64_t generation;
 	uint64_t incarnation; /* of the client */
 	uint32_t starts;
-	uint32_t engine; /* for writable devices */
+	uint32_t engine;	 /* for writable devices */
+	bool hold_clients_known; /* a test calls obd_indexer_clients_known itself */
 	struct obd_codec *codec;
 	/* what goes wrong */
 	bool deaf;		   /* answers nothing */

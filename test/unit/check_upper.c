@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "common/base/le.h"
@@ -192,6 +194,14 @@ START_TEST(test_replay)
 }
 END_TEST
 
+static struct obd_file *over(struct obd_file *lower, struct obd_upper *u)
+{
+	struct obd_err err = {""};
+	struct obd_file *f = obd_image_view_open(lower, u, &err);
+	ck_assert_msg(f != NULL, "%s", err.msg);
+	return f;
+}
+
 /* The sparse form: content, and the layer that the reference committed of it. */
 START_TEST(test_replay_sparse)
 {
@@ -205,6 +215,13 @@ START_TEST(test_replay_sparse)
 	apply(u, ops, read_ops("lsmt/sparse-upper/up.ops", ops, 16));
 	obd_upper_close(u);
 	expect_file(data_path, "467b2c68d16f04126fbdb9ad8d8aefa44fb300e1de87cf6838dd3f58ba7bfb85");
+	/* Over the layer below it, as the reference reads it again: holes let that one through. */
+	unsigned char *below = calloc(1, 2 << 20);
+	for (unsigned i = 0, k = read_ops("lsmt/sparse-upper/l0.ops", ops, 16); i < k; i++)
+		apply_model(below, &ops[i]);
+	expect_content(over(obd_file_open_mem(below, 2 << 20), reopen(false)), 2 << 20,
+		       "8c9f74f078bd9120dcbec9fff8ab743bc94f651990cbb548b196f83ab04c8883");
+	free(below);
 	u = reopen(false);
 	ck_assert_int_eq(obd_upper_segments(u, &seg, &n), 0);
 	struct obd_file *data = obd_upper_data(u), *out = obd_file_new_mem(MEM_MAX);
@@ -222,14 +239,6 @@ END_TEST
 
 /* ---- crashes --------------------------------------------------------------------------------------------------------------
  */
-
-static struct obd_file *over(struct obd_file *lower, struct obd_upper *u)
-{
-	struct obd_err err = {""};
-	struct obd_file *f = obd_image_view_open(lower, u, &err);
-	ck_assert_msg(f != NULL, "%s", err.msg);
-	return f;
-}
 
 static void unpack_crash(const char *index)
 {
@@ -488,6 +497,46 @@ END_TEST
 /* ---- the rest -------------------------------------------------------------------------------------------------------------
  */
 
+/* The disk is full for a while: what was refused is not there, what was acknowledged is, and writing goes on later. */
+START_TEST(test_full)
+{
+	struct rlimit limit;
+	unsigned char *image = calloc(1, 2 << 20);
+	set_up();
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	for (unsigned which = 0; which < 2; which++) {
+		create(NULL, 2 << 20, false);
+		memset(image, 0, 2 << 20);
+		struct obd_upper *u = reopen(true);
+		unsigned failed = 0;
+		for (unsigned i = 0; i < 60; i++) {
+			/* The data file is stopped inside of a write, the index file inside of a record. */
+			const rlim_t stop = which ? 4096 + 20 * 16 + 7 : 4096 + 40 * 1024 + 100;
+			const struct op op = {
+				.kind = which || i % 5 == 0 ? 'd' : 'w', .off = i * 1536, .n = 2048, .seed = i, .fill = 't'};
+			const rlim_t old = limit.rlim_cur;
+			limit.rlim_cur = i < 40 ? stop : old;
+			ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+			unsigned char *p = op.kind == 'w' ? op_bytes(&op) : NULL;
+			int rc = p ? obd_upper_pwrite(u, p, op.n, op.off) : obd_upper_discard(u, op.off, op.n, false);
+			limit.rlim_cur = old;
+			ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+			ck_assert(rc == 0 || (rc == -EFBIG && i < 40));
+			failed += rc != 0;
+			if (!rc)
+				apply_model(image, &op);
+			free(p);
+		}
+		ck_assert_uint_gt(failed, 5);
+		expect_image(over(NULL, u), image, 2 << 20, "full disk", 0, 0);
+		expect_image(over(NULL, reopen(false)), image, 2 << 20, "full disk, reopened", 0, 0);
+	}
+	free(image);
+	tear_down();
+}
+END_TEST
+
 START_TEST(test_locks)
 {
 	struct obd_err err = {""};
@@ -624,7 +673,7 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {test_replay, test_replay_sparse, test_crash, test_cuts,	  test_segmap, test_view,
-				      test_locks,  test_resize,	       test_seal,  test_refusals, test_split};
+	const TTest *const tests[] = {test_replay, test_replay_sparse, test_crash,  test_cuts, test_segmap,   test_view,
+				      test_full,   test_locks,	       test_resize, test_seal, test_refusals, test_split};
 	return run_cases("upper", tests, OBD_ARRAY_SIZE(tests));
 }
