@@ -110,7 +110,6 @@ static bool look(struct obd_indexer *ix, uint32_t c, uint32_t slot, uint32_t *ru
 void obd_ix_up_finish(struct obd_ix_up *up)
 {
 	struct obd_indexer *ix = up->ix;
-	struct obd_ix_upper *u = up->upper;
 	uint32_t c = up->client, slot = up->slot;
 	bool forgotten = up->forgotten;
 	obd_ix_posts_cancel(&up->posts);
@@ -124,14 +123,12 @@ void obd_ix_up_finish(struct obd_ix_up *up)
 	if (!up->pending)
 		obd_ix_up_free(up);
 	/* A client that gave up waiting may have posted another request in its slot. */
-	if (!forgotten && u->state == OBD_IX_UPPER_LIVE)
+	if (!forgotten)
 		look(ix, c, slot, NULL);
 }
 
 void obd_ix_up_drop(struct obd_ix_upper *u)
 {
-	struct obd_list todo;
-	obd_list_init(&todo);
 	for (struct obd_list *it = u->requests.prev, *prev = it->prev; it != &u->requests; it = prev, prev = it->prev) {
 		struct obd_ix_up *up = OBD_LIST_ENTRY(it, struct obd_ix_up, link);
 		if (up->stage == OBD_IX_UP_RUNNING)

@@ -35,7 +35,7 @@ BELONGS_TO = [
     (re.compile(r"(lz4|zstd)"), ["common/format"]),
     (re.compile(r"yaml\.h"), ["common/config"]),
     (re.compile(r"jansson\.h"), ["common/config", "tools"]),
-    (re.compile(r"(lib)?aio\.h"), ["fetcher"]),
+    (re.compile(r"(lib)?aio\.h"), ["fetcher", "indexer"]),
     (re.compile(r"stdatomic\.h"), ["common/base"]),
     (re.compile(r"check\.h|iscsi/"), []),
     (re.compile(r"frontend/tgt/tgt_abi\.h"), ["frontend/tgt"]),

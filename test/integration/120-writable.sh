@@ -121,6 +121,27 @@ check "append: an abort, a write, and a death" abort_and_write 1 append
 check "sparse: an abort, a write, and a death" abort_and_write 2 sparse
 check "the later write stands" both_right
 
+# A full disk: the write says so, what was there stays, reading and other LUNs go on.
+full_disk() {
+	local i
+	mkdir "$WORK/small"
+	mount -t tmpfs -o size=4m tmpfs "$WORK/small" || return 1
+	OWN_MOUNTS+=("$WORK/small")
+	"$B/bin/overlaybd-create" "$WORK/small/data" "$WORK/small/index" 64M || return 1
+	echo "{\"lowers\": [], \"upper\": {\"data\": \"$WORK/small/data\", \"index\": \"$WORK/small/index\"}}" >"$WORK/small.json"
+	new_lun 3 "$WORK/small.json" --blocksize 4096 || return 1
+	for ((i = 0; i < 32; i++)); do
+		scsi 3 good -o "$WORK/first" "$(printf '2a00%08x00001000' $((i * 16)))" || return 1
+	done
+	for ((; i < 80; i++)); do
+		scsi 3 "check 07/27/07" -o "$WORK/first" "$(printf '2a00%08x00001000' $((i * 16)))" && break
+	done
+	[ "$i" -lt 80 ] || return 1
+	scsi 3 good -i 65536 28000000000000001000 && right append && remove_lun 3 && new_lun 3 "$WORK/small.json" --blocksize 4096 || return 1
+	head -c 4096 "$WORK/first" >"$WORK/block"
+	scsi 3 good -o "$WORK/block" 2f020000000000000100 && remove_lun 3
+}
+check "a full disk: SPACE ALLOCATION FAILED, and what was written is kept" full_disk
 check_fails "a second LUN over the same upper is refused" new_lun 3 "$WORK/append.json"
 check "the first goes on" both_right
 
