@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * How long a dead child waits for its restart: not at all the first time, then 100 ms, doubling to 5 s. A child that lived for
- * 60 s has its earlier deaths forgotten. Pure arithmetic; all times in nanoseconds.
+ * How long a dead child waits for its restart: not at all the first time, then 100 ms, doubling to 1 s. A child that lived for a
+ * second has its earlier deaths forgotten: it does its work, and each pause is one of the devices. Back-off is for children that
+ * cannot start. Pure arithmetic; all times in nanoseconds.
  */
 #ifndef OBD_SUPERVISOR_BACKOFF_H
 #define OBD_SUPERVISOR_BACKOFF_H
@@ -11,8 +12,8 @@
 #include "common/base/clock.h"
 
 #define OBD_BACKOFF_FIRST_NS (100 * OBD_MS_NS)
-#define OBD_BACKOFF_MAX_NS (5 * OBD_SECOND_NS)
-#define OBD_BACKOFF_FORGET_NS (60 * OBD_SECOND_NS)
+#define OBD_BACKOFF_MAX_NS OBD_SECOND_NS
+#define OBD_BACKOFF_FORGET_NS OBD_SECOND_NS
 
 /* All zero: no death yet. */
 struct obd_backoff {
