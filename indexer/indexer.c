@@ -172,6 +172,9 @@ void obd_indexer_client_down(struct obd_indexer *ix, uint32_t c)
 void obd_indexer_clients_known(struct obd_indexer *ix)
 {
 	ix->clients_known = true;
+	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)
+		if (!ix->client[c].up)
+			obd_ix_upper_sweep(ix, c);
 }
 
 /* --- work --------------------------------------------------------------------------------------------------------------- */

@@ -90,6 +90,7 @@ static void reset(struct obd_ix_upper *u)
 	u->image = NULL;
 	u->has_map = false;
 	u->index_torn = false;
+	u->unsynced = false;
 	u->running = 0;
 	u->map = (struct obd_upmap_writer){.seg = u->ix->seg, .arena = {.alloc = map_alloc, .free = map_free, .arg = u}};
 }
@@ -105,6 +106,7 @@ int obd_ix_upper_init(struct obd_indexer *ix)
 		obd_list_init(&u->recorded);
 		obd_list_init(&u->gate);
 		pthread_mutex_init(&u->record_lock, NULL);
+		pthread_mutex_init(&u->order_lock, NULL);
 		reset(u);
 	}
 	return obd_pages_init(&ix->pages, ix->seg->geo.index_bytes, &source);
@@ -146,6 +148,7 @@ void obd_ix_upper_free_all(struct obd_indexer *ix)
 			obd_ix_up_free(OBD_LIST_ENTRY(it, struct obd_ix_up, link));
 		close_files(u);
 		pthread_mutex_destroy(&u->record_lock);
+		pthread_mutex_destroy(&u->order_lock);
 	}
 	obd_pages_done(&ix->pages);
 }
@@ -336,6 +339,10 @@ void obd_ix_upper_publish(struct obd_ix_open *o)
 	e->client = u->client;
 	e->open_slot = u->open_slot;
 	e->sparse = u->sparse;
+	struct stat s = {.st_dev = 0};
+	(void)fstat(u->data_fd, &s);
+	e->dev = s.st_dev;
+	e->ino = s.st_ino;
 	obd_store_release(&e->word, obd_word(u->uid, OBD_UPPER_READY)); /* edge: upper-publish; the map too */
 }
 
@@ -363,6 +370,7 @@ void obd_ix_upper_close(struct obd_ix_upper *u)
 {
 	assert(u->state != OBD_IX_UPPER_FREE && u->state != OBD_IX_UPPER_CLOSING);
 	obd_store_release(&entry_of(u)->word, obd_word(u->uid, OBD_UPPER_FREE));
+	obd_fence_release(); /* edge: image-seqlock. The map changes only after the word did */
 	u->state = OBD_IX_UPPER_CLOSING;
 	u->image = NULL;
 	obd_ix_up_drop(u);
@@ -449,7 +457,9 @@ static int reopen(struct obd_ix_upper *u, const struct obd_image_config *cfg, st
 	int rc = open_files(u, cfg, &st, err);
 	if (rc)
 		return rc;
-	if (u->bytes != bytes || u->sparse != sparse)
+	struct stat s = {.st_dev = 0};
+	(void)fstat(u->data_fd, &s);
+	if (u->bytes != bytes || u->sparse != sparse || s.st_dev != entry_of(u)->dev || s.st_ino != entry_of(u)->ino)
 		rc = obd_err_set(err, EINVAL, "upper %s: it is another one than before", cfg->upper_data);
 	else
 		rc = apply_tail(u, &st, err);

@@ -63,11 +63,13 @@ struct obd_ix_upper {
 	struct obd_list requests;
 	uint32_t running;
 	uint32_t threads;
-	struct obd_list gate; /* RUNNING requests that wait for one of its threads */
+	_Atomic bool unsynced; /* a sync failed: what was acknowledged before it may be lost, so none succeeds any more */
+	struct obd_list gate;  /* RUNNING requests that wait for one of its threads */
 
-	pthread_mutex_t record_lock; /* of what follows */
+	pthread_mutex_t record_lock; /* a thread keeps it while it writes records; the loop must never wait for it */
 	uint64_t index_end;	     /* where the next record goes */
 	bool index_torn;	     /* the file may be longer than index_end */
+	pthread_mutex_t order_lock;  /* of what follows; never held across a system call */
 	struct obd_list recorded;    /* requests whose records are in the file, in the file's order, till the map has them */
 };
 

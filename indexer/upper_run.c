@@ -55,6 +55,9 @@ static int append_records(struct obd_ix_upper *u, const struct obd_ix_up *up, st
 {
 	uint64_t at = u->index_end;
 	int err = 0;
+	uint64_t most = up->op == OBD_UP_DISCARD ? OBD_UPPER_DISCARD_MAX : OBD_UPPER_WRITE_MAX;
+	if ((at - OBD_LSMT_HEADER_BYTES) / sizeof(*seg) + (up->len + most - 1) / most > OBD_UPPER_RECORDS_MAX)
+		return ENOSPC;
 	if (u->index_torn && ftruncate(u->index_fd, (off_t)at) < 0)
 		return errno;
 	u->index_torn = false;
@@ -83,7 +86,9 @@ static int record(struct obd_ix_up *up)
 	if (!err) {
 		up->written = up->pending = true;
 		up->index_end = u->index_end;
+		pthread_mutex_lock(&u->order_lock);
 		obd_list_push_back(&u->recorded, &up->order);
+		pthread_mutex_unlock(&u->order_lock);
 	}
 	pthread_mutex_unlock(&u->record_lock);
 	if (seg != &one)
@@ -91,11 +96,15 @@ static int record(struct obd_ix_up *up)
 	return err;
 }
 
-static int sync_files(const struct obd_ix_upper *u)
+/* The kernel tells of a failed write-back once and then takes the pages for clean. */
+static int sync_files(struct obd_ix_upper *u)
 {
-	if (fdatasync(u->data_fd) < 0)
-		return errno;
-	return u->index_fd >= 0 && fdatasync(u->index_fd) < 0 ? errno : 0;
+	if (u->unsynced)
+		return EIO;
+	if (fdatasync(u->data_fd) == 0 && (u->index_fd < 0 || fdatasync(u->index_fd) == 0))
+		return 0;
+	u->unsynced = true;
+	return errno;
 }
 
 static void run_append(struct obd_ix_task *task)
@@ -233,7 +242,7 @@ static void settle_records(struct obd_ix_up *up)
 {
 	struct obd_ix_upper *u = up->upper;
 	struct obd_upper_entry *e = &u->ix->cat->upper[u->slot];
-	pthread_mutex_lock(&u->record_lock);
+	pthread_mutex_lock(&u->order_lock);
 	while (!obd_list_empty(&u->recorded)) {
 		struct obd_ix_up *first = OBD_LIST_ENTRY(u->recorded.next, struct obd_ix_up, order);
 		if (first != up && first->stage != OBD_IX_UP_OVER)
@@ -244,7 +253,7 @@ static void settle_records(struct obd_ix_up *up)
 		if (first != up)
 			obd_ix_up_free(first);
 	}
-	pthread_mutex_unlock(&u->record_lock);
+	pthread_mutex_unlock(&u->order_lock);
 }
 
 static void map_append(struct obd_ix_up *up)

@@ -76,13 +76,6 @@ static bool next_below(const struct obd_ix_upper *u, uint64_t at, uint64_t end, 
 	return *from < *to;
 }
 
-static bool any_below(const struct obd_ix_upper *u, uint64_t from, uint64_t to)
-{
-	uint64_t a, b;
-	struct obd_lsmt_seg seg;
-	return next_below(u, from, to, &a, &b, &seg);
-}
-
 /* --- plans -------------------------------------------------------------------------------------------------------------- */
 
 static int add_piece(struct obd_ix_up *up, uint64_t from, uint64_t to, enum obd_ix_piece_how how, const void *src)
@@ -149,8 +142,6 @@ static int plan_part(struct obd_ix_up *up, uint64_t from, uint64_t to)
 	uint64_t start = block_start(u, from), end = block_end(u, to);
 	if (!is_hole(u, from))
 		return add_piece(up, from, to, OBD_IX_ZEROS, NULL);
-	if (!any_below(u, from, to))
-		return 0;
 	unsigned char *b = bounce(up, end - start);
 	if (!b)
 		return -ENOMEM;

@@ -472,6 +472,8 @@ struct obd_upper_entry {
 	uint32_t open_slot;
 	uint32_t sparse;
 	uint32_t reserved;
+	uint64_t dev; /* of the data file, which a restarted indexer must find again */
+	uint64_t ino;
 } OBD_LINE_ALIGNED;
 
 enum obd_reply_status {

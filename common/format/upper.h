@@ -29,6 +29,7 @@
 
 /* ---- parts: pure functions on what the files hold ---------------------------------------------------------------------- */
 
+#define OBD_UPPER_RECORDS_MAX (UINT64_C(1) << 26) /* in an index file: no reader takes more, no writer may make more */
 #define OBD_UPPER_WRITE_MAX (4u << 20) /* bytes that one record of data covers at most: what existing writers keep to */
 #define OBD_UPPER_DISCARD_MAX ((uint64_t)OBD_LSMT_LENGTH_MAX * OBD_SECTOR_BYTES)
 

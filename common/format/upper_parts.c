@@ -13,7 +13,7 @@
 #include "common/format/upper.h"
 #include "common/format/upper_impl.h"
 
-#define RECORDS_MAX (UINT64_C(1) << 26) /* 1 GiB of index: nobody writes that many, but a file may claim so */
+#define RECORDS_MAX OBD_UPPER_RECORDS_MAX
 #define REPAIR_RECORDS 4096u
 
 int obd_fd_pwrite_full(int fd, const void *buf, size_t n, uint64_t off)

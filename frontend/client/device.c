@@ -156,6 +156,8 @@ static int adopt_upper(struct obd_device *dev, uint32_t slot, uint32_t uid, uint
 	if (rc == 0) {
 		*bytes = dev->map.sectors * 512;
 		dev->writable = true;
+		dev->upper_word = &c->seg.catalog->upper[slot].word;
+		dev->upper_seen = obd_word(uid, OBD_UPPER_READY);
 	}
 	return rc;
 }

@@ -106,10 +106,12 @@ struct obd_device {
 	int err;
 	char reason[OBD_REASON_BYTES];
 	struct obd_list ios;
-	struct obd_list up_turn; /* on the client's list while up_wait has ios */
-	struct obd_list up_wait; /* struct obd_io by retry: want upper request slots, first come first served */
-	bool writable;		 /* has an upper layer */
-	struct obd_upmap map;	 /* of the upper, when usable and writable */
+	struct obd_list up_turn;	    /* on the client's list while up_wait has ios */
+	struct obd_list up_wait;	    /* struct obd_io by retry: want upper request slots, first come first served */
+	bool writable;			    /* has an upper layer */
+	struct obd_upmap map;		    /* of the upper, when usable and writable */
+	const _Atomic uint64_t *upper_word; /* while it is upper_seen, map is this device's */
+	uint64_t upper_seen;
 	/* the image, copied out of the catalog and checked */
 	const _Atomic uint64_t *image_word; /* while it is image_seen, index and layers are this image's */
 	uint64_t image_seen;

@@ -206,6 +206,8 @@ static enum resolve resolve(struct obd_io *io)
 {
 	enum resolve rc = walk(io);
 	obd_fence_acquire();
+	if (io->dev->writable && obd_load_relaxed(io->dev->upper_word) != io->dev->upper_seen)
+		return LOST;
 	return obd_load_relaxed(io->dev->image_word) == io->dev->image_seen ? rc : LOST;
 }
 

@@ -28,7 +28,7 @@
 #define SECTOR UINT64_C(512)
 #define PAGE UINT64_C(4096)
 
-enum { BUDGET = 256 };
+enum { BUDGET = 256, UPS_OF_ONE = OBD_UP_SLOTS / 2 }; /* a device whose disk hangs leaves the others some */
 
 static struct obd_upreq *entry_of(const struct obd_client *c, uint32_t slot)
 {
@@ -226,7 +226,7 @@ void obd_ups_pump(struct obd_client *c)
 		obd_list_remove(&dev->up_turn);
 		if (!dev->usable || obd_list_empty(&dev->up_wait))
 			continue; /* its ios went away, or come back when it is open again */
-		bool went_on = take_turn(dev);
+		bool went_on = c->slot_ups[dev->slot] < UPS_OF_ONE && take_turn(dev);
 		posted |= went_on;
 		obd_list_remove(&dev->up_turn);
 		if (!obd_list_empty(&dev->up_wait))
