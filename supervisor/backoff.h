@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * How long a dead child waits for its restart: not at all the first time, then 100 ms, doubling to 1 s. A child that lived for a
- * second has its earlier deaths forgotten: it does its work, and each pause is one of the devices. Back-off is for children that
- * cannot start. Pure arithmetic; all times in nanoseconds.
+ * How long a dead child waits for its restart: not at all the first time, then 100 ms, doubling to 1 s. A child that lived for
+ * a second has its earlier deaths forgotten: it does its work, and each pause is one of the devices. Back-off is for children
+ * that cannot start. Pure arithmetic; all times in nanoseconds.
  */
 #ifndef OBD_SUPERVISOR_BACKOFF_H
 #define OBD_SUPERVISOR_BACKOFF_H
