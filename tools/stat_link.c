@@ -85,7 +85,7 @@ static void take_proc(struct obd_stat_link *link, const struct obd_msg *msg)
 /* The blocks themselves are nobody's business here. */
 static bool wanted(const char *name)
 {
-	return strcmp(name, "frames") != 0 && strcmp(name, "recency") != 0;
+	return strcmp(name, "frames") != 0 && strcmp(name, "recency") != 0 && strcmp(name, "upread") != 0;
 }
 
 static void take_grant(struct obd_stat_link *link, const struct obd_msg *msg, int fd)
