@@ -157,6 +157,7 @@ declare -A CONF=(
 	[ioEngine]=0
 	[sharedCache]="{sizeMB: 256, hugepages: auto}"
 	[readTimeoutSec]=60
+	[cacheConfig]="{cacheDir: $WORK/cache, cacheSizeGB: 0}" # no disk tier unless a test is about it
 )
 
 write_group_config() {
