@@ -25,12 +25,12 @@ enum { UNIT_MISSING = 0, UNIT_ASKED, UNIT_HERE };
 /* --- requests ----------------------------------------------------------------------------------------------------------- */
 
 int obd_ix_post(struct obd_indexer *ix, struct obd_list *list, enum obd_job_kind kind, const struct obd_ix_layer *l,
-		uint32_t first, uint32_t count, obd_ix_post_fn *fn, void *owner)
+		uint32_t first, uint32_t count, enum obd_req_prio prio, obd_ix_post_fn *fn, void *owner)
 {
 	struct obd_ix_post *p = malloc(sizeof *p);
 	if (!p)
 		return -ENOMEM;
-	int slot = obd_reader_post(&ix->reader, kind, l->slot, l->uid, first, count, p);
+	int slot = obd_reader_post(&ix->reader, kind, l->slot, l->uid, first, count, obd_flow(l->slot, prio), p);
 	if (slot < 0) {
 		free(p);
 		return slot;
@@ -151,7 +151,8 @@ static int ask(struct obd_ix_fetch *f, uint32_t i)
 	uint32_t n = 1;
 	while (n < OBD_REQ_BLOCKS && unit_continues(f, i + n - 1) && f->unit_state[i + n] == UNIT_MISSING)
 		n++;
-	int rc = obd_ix_post(l->ix, &f->posts, f->raw ? OBD_JOB_RAW : OBD_JOB_BLOCKS, l, unit_number(f, i), n, answered, f);
+	int rc = obd_ix_post(l->ix, &f->posts, f->raw ? OBD_JOB_RAW : OBD_JOB_BLOCKS, l, unit_number(f, i), n, OBD_REQ_DEMAND,
+			     answered, f);
 	if (rc)
 		return rc;
 	memset(f->unit_state + i, UNIT_ASKED, n);

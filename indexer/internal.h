@@ -58,9 +58,9 @@ struct obd_ix_post {
 	uint32_t count;
 };
 
-/* Asks; owner's list gets the post. 0, -EBUSY (all request slots are in use) or -ENOMEM. */
+/* Asks, on behalf of the layer's own flow; owner's list gets the post. 0, -EBUSY (all request slots are in use) or -ENOMEM. */
 int obd_ix_post(struct obd_indexer *ix, struct obd_list *list, enum obd_job_kind kind, const struct obd_ix_layer *l,
-		uint32_t first, uint32_t count, obd_ix_post_fn *fn, void *owner);
+		uint32_t first, uint32_t count, enum obd_req_prio prio, obd_ix_post_fn *fn, void *owner);
 
 /* Gives up every request of a list. */
 void obd_ix_posts_cancel(struct obd_list *list);

@@ -257,7 +257,7 @@ static int step_probe(struct obd_ix_open *o, struct obd_err *err)
 	int rc = o->probe_layer ? 0 : obd_ix_resolve_probe(o, err);
 	if (rc)
 		return rc;
-	rc = obd_ix_post(o->ix, &o->posts, OBD_JOB_PROBE, o->probe_layer, 0, 0, probe_answered, o);
+	rc = obd_ix_post(o->ix, &o->posts, OBD_JOB_PROBE, o->probe_layer, 0, 0, OBD_REQ_DEMAND, probe_answered, o);
 	if (rc == -EBUSY)
 		starve(o);
 	return rc == -EBUSY ? 0 : rc;
@@ -304,9 +304,10 @@ static void warm_block(struct obd_ix_open *o, const struct obd_ix_layer *l, uint
 	if (obd_reader_copy(&o->ix->reader, l->slot, l->uid, false, block, 0, 1, &byte) == 0)
 		return;
 	if (is_remote(o))
-		(void)obd_ix_post(o->ix, &o->posts, OBD_JOB_BLOCKS, l, block, 1, warm_answered, o);
+		(void)obd_ix_post(o->ix, &o->posts, OBD_JOB_BLOCKS, l, block, 1, OBD_REQ_DEMAND, warm_answered, o);
 	else
-		(void)obd_ix_post(o->ix, &o->ix->forgotten, OBD_JOB_BLOCKS, l, block, 1, warm_forgotten, NULL);
+		(void)obd_ix_post(o->ix, &o->ix->forgotten, OBD_JOB_BLOCKS, l, block, 1, OBD_REQ_PREFETCH, warm_forgotten,
+				  NULL);
 }
 
 /* Asks for the blocks under the device's first sectors. */

@@ -213,7 +213,7 @@ static int64_t copy_block(struct obd_ix_up *up, const struct obd_ix_layer *l, ui
 	uint32_t n = (uint32_t)obd_min_u64(max, bb - in);
 	int rc = obd_reader_copy(&ix->reader, l->slot, l->uid, false, block, in, n, dst);
 	if (rc == -EAGAIN) {
-		rc = obd_ix_post(ix, &up->posts, OBD_JOB_BLOCKS, l, block, 1, answered, up);
+		rc = obd_ix_post(ix, &up->posts, OBD_JOB_BLOCKS, l, block, 1, OBD_REQ_DEMAND, answered, up);
 		return rc ? rc : -EINPROGRESS;
 	}
 	return rc ? (rc == -ERANGE ? -EBADMSG : rc) : (int64_t)n;

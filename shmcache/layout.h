@@ -16,7 +16,7 @@
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 2u
+#define OBD_SEG_VERSION 3u
 
 #define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
 #define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
@@ -282,6 +282,23 @@ struct obd_job {
 	uint64_t generation[OBD_JOB_FRAMES];
 } OBD_LINE_ALIGNED;
 
+/*
+ * What cached serves first, in this order. X(NAME, text) Clients ask for demand and prefetch only (obd_flow), the others are
+ * cached's own.
+ */
+#define OBD_PRIO_TABLE(X)                                         \
+	X(DEMAND, "somebody waits")                               \
+	X(READAHEAD, "a stream is expected to come by")           \
+	X(PREFETCH, "an image's recorded start, or its metadata") \
+	X(DOWNLOAD, "whole layers, in the background")
+
+enum {
+#define X(name, text) OBD_PRIO_##name,
+	OBD_PRIO_TABLE(X)
+#undef X
+		OBD_PRIOS
+};
+
 /* cached's side of one fetcher. */
 struct obd_table_fetcher {
 	struct obd_ring jobs;	      /* cached -> fetcher */
@@ -304,7 +321,9 @@ struct obd_table {
 	_Atomic uint32_t frames_by_state[OBD_FRAME_STATES];
 	_Atomic uint32_t waiting_requests;
 	_Atomic uint32_t backoff_blocks;
-	_Atomic uint64_t oldest_wait_ns; /* posting time of the oldest waiting request; 0: none */
+	_Atomic uint64_t oldest_wait_ns;      /* posting time of the oldest waiting request; 0: none */
+	_Atomic uint32_t queued[OBD_PRIOS];   /* blocks that wait for a job */
+	_Atomic uint32_t inflight[OBD_PRIOS]; /* blocks in jobs, by what they were when the job was issued */
 	struct obd_table_client client[OBD_MAX_CLIENTS];
 	struct obd_table_fetcher fetcher[OBD_MAX_FETCHERS];
 	/* then, at offsets of obd_table_layout: struct obd_frame[nframes], struct obd_bucket[nbuckets] */
@@ -329,6 +348,20 @@ enum obd_req_state {
 	OBD_REQ_POSTED,
 };
 
+/*
+ * Whose request it is: number in bits 0-15 (a client's open slot; the indexer numbers its own), priority in bits 16-23: 0
+ * demand, 1 prefetch. cached takes turns between the numbers of all clients, so a number that lies harms its own client only.
+ */
+enum obd_req_prio {
+	OBD_REQ_DEMAND = 0,
+	OBD_REQ_PREFETCH,
+};
+
+static inline uint32_t obd_flow(uint32_t number, enum obd_req_prio prio)
+{
+	return (uint32_t)prio << 16 | (number & 0xffff);
+}
+
 struct obd_req {
 	_Atomic uint64_t word; /* seq << 8 | enum obd_req_state */
 	_Atomic uint32_t layer_slot;
@@ -336,7 +369,7 @@ struct obd_req {
 	_Atomic uint32_t block;
 	_Atomic uint32_t nblocks; /* 1 … OBD_REQ_BLOCKS; 0 for a probe */
 	_Atomic uint32_t kind;	  /* enum obd_job_kind */
-	uint32_t reserved;
+	_Atomic uint32_t flow;	  /* obd_flow */
 	_Atomic uint64_t posted_ns;
 	uint64_t pad[3];
 };

@@ -78,7 +78,7 @@ int obd_reader_copy(struct obd_reader *r, uint32_t layer_slot, uint32_t uid, boo
 }
 
 int obd_reader_post(struct obd_reader *r, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
-		    uint32_t nblocks, void *cookie)
+		    uint32_t nblocks, uint32_t flow, void *cookie)
 {
 	if (r->nfree == 0)
 		return -EBUSY;
@@ -90,6 +90,7 @@ int obd_reader_post(struct obd_reader *r, enum obd_job_kind kind, uint32_t layer
 	obd_store_relaxed(&req->block, block);
 	obd_store_relaxed(&req->nblocks, nblocks);
 	obd_store_relaxed(&req->kind, (uint32_t)kind);
+	obd_store_relaxed(&req->flow, flow);
 	obd_store_relaxed(&req->posted_ns, obd_clock_ns());
 	obd_store_release(&req->word, obd_word(seq, OBD_REQ_POSTED)); /* edge: request-post; publishes the fields */
 	if (!obd_ring_push(&r->own->requests, &r->seg->table->client[r->client].requests_tail, obd_entry(slot, seq, 0))) {

@@ -33,10 +33,11 @@ void obd_reader_attach(struct obd_reader *r, struct obd_segment *seg, uint32_t c
 int obd_reader_copy(struct obd_reader *r, uint32_t layer_slot, uint32_t uid, bool raw, uint32_t block, uint32_t offset,
 		    uint32_t len, void *dst);
 
-/* Asks cached for blocks [block, block + nblocks) of a layer (kind PROBE: nblocks 0). The answer comes by obd_reader_poll.
- * Returns the request slot, or -EBUSY when all slots are in use (ask again after an answer). */
+/* Asks cached for blocks [block, block + nblocks) of a layer (kind PROBE: nblocks 0) on behalf of `flow` (obd_flow: which
+ * image, how urgent). The answer comes by obd_reader_poll. Returns the request slot, or -EBUSY when all slots are in use (ask
+ * again after an answer). */
 int obd_reader_post(struct obd_reader *r, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
-		    uint32_t nblocks, void *cookie);
+		    uint32_t nblocks, uint32_t flow, void *cookie);
 
 /* Gives a request up; its answer, if it still comes, is ignored. */
 void obd_reader_cancel(struct obd_reader *r, int slot);

@@ -239,7 +239,8 @@ static bool post_group(struct obd_io *io, uint32_t i, uint32_t *count)
 	uint32_t nblocks;
 	*count = group_of(io->pieces, i, &nblocks);
 	int slot = obd_reader_post(&dev->client->reader, OBD_JOB_BLOCKS, dev->layer_slot[first->layer],
-				   dev->layer_uid[first->layer], first->block, nblocks, first);
+				   dev->layer_uid[first->layer], first->block, nblocks,
+				   obd_flow((uint32_t)dev->slot, OBD_REQ_DEMAND), first);
 	if (slot < 0)
 		return false;
 	first->slot = (int16_t)slot;

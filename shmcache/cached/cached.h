@@ -31,9 +31,11 @@
 #include "shmcache/ring.h"
 #include "shmcache/segment.h"
 
-enum prio { PRIO_DEMAND, PRIO_READAHEAD, PRIOS };
+/* In order of service: OBD_PRIO_TABLE. */
+enum prio { PRIO_DEMAND, PRIO_READAHEAD, PRIO_PREFETCH, PRIO_DOWNLOAD, PRIOS };
+_Static_assert((int)PRIOS == (int)OBD_PRIOS && (int)PRIO_DOWNLOAD == (int)OBD_PRIO_DOWNLOAD, "the table's order");
 
-enum miss_state { MISS_QUEUED, MISS_INFLIGHT, MISS_BACKOFF };
+enum miss_state { MISS_NEW, MISS_QUEUED, MISS_INFLIGHT, MISS_BACKOFF };
 
 /* One wanted block, or one wanted probe (kind PROBE: no key, never in the hash). */
 struct miss {
@@ -54,7 +56,8 @@ struct miss {
 	uint8_t kind; /* enum obd_job_kind */
 	uint8_t state;
 	uint8_t prio;
-	bool mark; /* readahead goes on when a reader comes to this block */
+	uint32_t flow; /* of whom it was asked first: client << 16 | number */
+	bool mark;     /* readahead goes on when a reader comes to this block */
 };
 
 /* One request of a client that is not answered yet. */
@@ -104,11 +107,13 @@ struct job {
 	uint64_t host_hash;
 	uint32_t nblocks;
 	uint32_t open_blocks; /* not yet settled */
+	uint8_t prio;	      /* of the miss it was issued for */
 	struct miss *miss[OBD_JOB_FRAMES];
 };
 
 struct fetcher {
-	uint32_t live; /* jobs */
+	uint32_t live;		      /* jobs */
+	uint32_t live_by_prio[PRIOS]; /* of them */
 	bool wake;
 	struct job job[OBD_JOB_SLOTS];
 };
@@ -125,6 +130,7 @@ struct host {
 struct stream {
 	uint64_t used_ns;
 	uint32_t client;
+	uint32_t flow; /* who read last */
 	uint32_t uid;
 	uint32_t next;	/* the block after the last one seen */
 	uint32_t ahead; /* blocks below this were asked for already */
@@ -149,6 +155,8 @@ struct cached {
 	uint32_t nmisses;
 	uint32_t nbackoff;
 	struct obd_list queue[PRIOS];
+	uint32_t queued[PRIOS];	  /* misses in state QUEUED, parked ones too */
+	uint32_t inflight[PRIOS]; /* misses in jobs, by the job's priority */
 	struct obd_list backoff;
 	struct obd_loop_timer *timer;
 	uint64_t alarm_ns; /* when it rings; 0: it does not */
@@ -194,10 +202,11 @@ int obd_misses_init(struct cached *c);
 void obd_misses_free(struct cached *c); /* all requests are gone already */
 struct miss *obd_miss_find(struct cached *c, uint64_t key);
 struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
-			  enum prio prio);
-void obd_miss_promote(struct cached *c, struct miss *m); /* somebody waits now: demand */
+			  enum prio prio, uint32_t flow);
+void obd_miss_promote(struct cached *c, struct miss *m, enum prio prio, uint32_t flow); /* one more waits: never sinks */
 void obd_miss_left(struct cached *c, struct miss *m); /* one waits no more; the last one takes what is not under way with it */
 void obd_miss_queue(struct cached *c, struct miss *m, bool front);
+void obd_miss_unlink(struct cached *c, struct miss *m); /* out of whatever list its state has it in: NEW again */
 void obd_miss_served(struct cached *c, struct miss *m, uint32_t frame); /* VALID (or a probe that succeeded): tell, free */
 void obd_miss_failed(struct cached *c, struct miss *m, int err);	/* back-off, or tell and free */
 void obd_misses_turn(struct cached *c);					/* back-off times that have come */
@@ -227,7 +236,7 @@ void obd_jobs_settle(struct cached *c, uint32_t fetcher, uint32_t slot);
 struct host *obd_host(struct cached *c, uint64_t hash);
 
 /* readahead.c */
-void obd_readahead_miss(struct cached *c, uint32_t client, uint32_t layer_slot, uint32_t uid, uint32_t block, uint32_t nblocks);
+void obd_readahead_miss(struct cached *c, uint32_t flow, uint32_t layer_slot, uint32_t uid, uint32_t block, uint32_t nblocks);
 void obd_readahead_hint(struct cached *c, uint32_t client, uint32_t layer_slot, uint32_t block);
 
 /* adopt.c */

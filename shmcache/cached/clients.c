@@ -144,6 +144,8 @@ struct wanted {
 	uint32_t block;
 	uint32_t nblocks;
 	uint32_t kind;
+	uint32_t flow;
+	enum prio prio;
 };
 
 static int check(struct cached *c, const struct wanted *w, uint64_t *host_hash)
@@ -187,7 +189,7 @@ static int want_block(struct cached *c, struct request *r, const struct wanted *
 	struct miss *m = obd_miss_find(c, key);
 	bool fresh = !m;
 	if (fresh) {
-		m = obd_miss_new(c, (enum obd_job_kind)w->kind, w->layer_slot, w->uid, block, PRIO_DEMAND);
+		m = obd_miss_new(c, (enum obd_job_kind)w->kind, w->layer_slot, w->uid, block, w->prio, w->flow);
 		if (!m)
 			return ENOMEM;
 		m->host_hash = host_hash;
@@ -197,13 +199,13 @@ static int want_block(struct cached *c, struct request *r, const struct wanted *
 	}
 	int err = wait_for(r, m);
 	if (!err && !fresh)
-		obd_miss_promote(c, m); /* may serve it at once, and r with it */
+		obd_miss_promote(c, m, w->prio, w->flow); /* may serve it at once, and r with it */
 	return err;
 }
 
 static int want_probe(struct cached *c, struct request *r, const struct wanted *w, uint64_t host_hash)
 {
-	struct miss *m = obd_miss_new(c, OBD_JOB_PROBE, w->layer_slot, w->uid, 0, PRIO_DEMAND);
+	struct miss *m = obd_miss_new(c, OBD_JOB_PROBE, w->layer_slot, w->uid, 0, w->prio, w->flow);
 	if (!m)
 		return ENOMEM;
 	m->host_hash = host_hash;
@@ -245,6 +247,9 @@ static void take_request(struct cached *c, uint32_t id, uint32_t slot)
 			   .block = obd_load_relaxed(&q->block),
 			   .nblocks = obd_load_relaxed(&q->nblocks),
 			   .kind = obd_load_relaxed(&q->kind)};
+	uint32_t flow = obd_load_relaxed(&q->flow);
+	w.flow = id << 16 | (flow & 0xffff);
+	w.prio = (flow >> 16 & 0xff) == OBD_REQ_DEMAND ? PRIO_DEMAND : PRIO_PREFETCH;
 	r->client = (uint8_t)id;
 	r->slot = (uint16_t)slot;
 	r->seq = obd_word_seq(word);
@@ -256,8 +261,8 @@ static void take_request(struct cached *c, uint32_t id, uint32_t slot)
 	c->nwaiting++;
 	obd_count(&c->seg.table->proc, requests, 1);
 	serve(c, r, &w);
-	if (w.kind == OBD_JOB_BLOCKS && w.nblocks <= OBD_REQ_BLOCKS)
-		obd_readahead_miss(c, id, w.layer_slot, w.uid, w.block, w.nblocks);
+	if (w.kind == OBD_JOB_BLOCKS && w.nblocks <= OBD_REQ_BLOCKS && w.prio == PRIO_DEMAND)
+		obd_readahead_miss(c, w.flow, w.layer_slot, w.uid, w.block, w.nblocks);
 }
 
 void obd_client_scan(struct cached *c, uint32_t id)
@@ -391,4 +396,8 @@ void obd_clients_expire(struct cached *c)
 	obd_store_relaxed(&c->seg.table->oldest_wait_ns, oldest);
 	obd_store_relaxed(&c->seg.table->waiting_requests, c->nwaiting);
 	obd_store_relaxed(&c->seg.table->backoff_blocks, c->nbackoff);
+	for (int p = 0; p < PRIOS; p++) {
+		obd_store_relaxed(&c->seg.table->queued[p], c->queued[p]);
+		obd_store_relaxed(&c->seg.table->inflight[p], c->inflight[p]);
+	}
 }

@@ -9,7 +9,9 @@
 
 #include "shmcache/cached/cached.h"
 
-enum { LIVE_MAX = 32, READAHEAD_LIVE_MAX = 8 };
+/* Jobs that a fetcher may have under way, by the priority of the next: the last ones are for those who wait. */
+enum { LIVE_MAX = 32 };
+static const uint32_t live_max[PRIOS] = {LIVE_MAX, LIVE_MAX / 4, LIVE_MAX / 4, LIVE_MAX / 8};
 
 void obd_jobs_init(struct cached *c)
 {
@@ -55,6 +57,30 @@ static void host_done(struct cached *c, const struct job *job)
 	}
 }
 
+/* --- what is under way ------------------------------------------------------------------------------------------------------
+ */
+
+static uint32_t job_blocks(const struct job *job)
+{
+	return job->nblocks ? job->nblocks : 1;
+}
+
+static void job_begin(struct cached *c, uint32_t f, struct job *job)
+{
+	c->fetcher[f].live++;
+	c->fetcher[f].live_by_prio[job->prio]++;
+	c->inflight[job->prio] += job_blocks(job);
+	host_begin(c, job);
+}
+
+static void job_over(struct cached *c, uint32_t f, struct job *job)
+{
+	c->fetcher[f].live--;
+	c->fetcher[f].live_by_prio[job->prio]--;
+	c->inflight[job->prio] -= job_blocks(job);
+	host_done(c, job);
+}
+
 /* --- issue
  * --------------------------------------------------------------------------------------------------------------------- */
 
@@ -65,11 +91,13 @@ static bool usable(struct cached *c, uint32_t f)
 	       obd_load_relaxed(&p->incarnation) == obd_load_relaxed(&c->seg.table->fetcher[f].admitted);
 }
 
-static int pick_fetcher(struct cached *c, uint32_t limit)
+/* The least busy fetcher that may take one more job of that priority, or -1. */
+static int pick_fetcher(struct cached *c, enum prio prio)
 {
 	int best = -1;
 	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++)
-		if (c->fetcher[f].live < limit && usable(c, f) && (best < 0 || c->fetcher[f].live < c->fetcher[best].live))
+		if (c->fetcher[f].live < LIVE_MAX && c->fetcher[f].live_by_prio[prio] < live_max[prio] && usable(c, f) &&
+		    (best < 0 || c->fetcher[f].live < c->fetcher[best].live))
 			best = (int)f;
 	return best;
 }
@@ -127,7 +155,7 @@ static void put_block(struct cached *c, uint32_t f, uint32_t s, uint32_t i, stru
 	obd_frame_fill(c, frame, m->key, f, s);
 	j->frame[i] = frame;
 	j->generation[i] = obd_load_relaxed(&c->seg.frame[frame].generation);
-	obd_list_remove(&m->link);
+	obd_miss_unlink(c, m);
 	m->state = MISS_INFLIGHT;
 	m->frame = frame;
 	m->fetcher = (uint16_t)f;
@@ -137,7 +165,7 @@ static void put_block(struct cached *c, uint32_t f, uint32_t s, uint32_t i, stru
 
 /* Frames are FILLING first, then the fields, then ISSUED, then the ring: the order of table 4.6. False: no frame could be had.
  */
-static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n)
+static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n, enum prio prio)
 {
 	uint32_t s = free_job(c, f);
 	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
@@ -157,7 +185,7 @@ static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n)
 	if (first->kind != OBD_JOB_PROBE && got == 0)
 		return false;
 	if (first->kind == OBD_JOB_PROBE) {
-		obd_list_remove(&first->link);
+		obd_miss_unlink(c, first);
 		first->state = MISS_INFLIGHT;
 		job->miss[0] = first;
 	}
@@ -165,6 +193,7 @@ static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n)
 	job->kind = first->kind;
 	job->nblocks = job->open_blocks = got;
 	job->host_hash = first->host_hash;
+	job->prio = (uint8_t)prio;
 	j->kind = first->kind;
 	j->layer_slot = first->layer_slot;
 	j->layer_uid = first->layer_uid;
@@ -173,8 +202,7 @@ static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n)
 	obd_store_relaxed(&j->demand, demand);
 	uint64_t seq = obd_word_seq(obd_load_relaxed(&j->word)) + 1;
 	obd_store_release(&j->word, obd_word(seq, OBD_JOB_ISSUED)); /* edge: job-issue */
-	c->fetcher[f].live++;
-	host_begin(c, job);
+	job_begin(c, f, job);
 	obd_count(&c->seg.table->proc, jobs, 1);
 	obd_job_ring(c, f, s);
 	return true;
@@ -182,7 +210,7 @@ static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n)
 
 static bool pump_one(struct cached *c, enum prio prio)
 {
-	int f = pick_fetcher(c, prio == PRIO_DEMAND ? LIVE_MAX : READAHEAD_LIVE_MAX);
+	int f = pick_fetcher(c, prio);
 	if (f < 0)
 		return false;
 	struct miss *m = OBD_LIST_ENTRY(c->queue[prio].next, struct miss, link);
@@ -197,7 +225,7 @@ static bool pump_one(struct cached *c, enum prio prio)
 	run[0] = m;
 	if (m->kind != OBD_JOB_PROBE)
 		n = collect(c, m, run);
-	return issue(c, (uint32_t)f, run, n);
+	return issue(c, (uint32_t)f, run, n, prio);
 }
 
 void obd_jobs_pump(struct cached *c)
@@ -254,10 +282,9 @@ static void finish(struct cached *c, uint32_t f, uint32_t s)
 	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
 	struct job *job = &c->fetcher[f].job[s];
 	job->live = false;
-	c->fetcher[f].live--;
+	job_over(c, f, job);
 	obd_store_release(&j->word, obd_word(obd_word_seq(obd_load_relaxed(&j->word)), OBD_JOB_FREE));
 	obd_fence_release(); /* the job's fields change only after its word did */
-	host_done(c, job);
 }
 
 void obd_jobs_settle(struct cached *c, uint32_t f, uint32_t s)
@@ -382,7 +409,8 @@ static struct miss *adopt_block(struct cached *c, const struct obd_job *j, uint3
 	const struct obd_frame *fr = &c->seg.frame[frame];
 	if (obd_load_relaxed(&fr->state) != OBD_FRAME_FILLING || obd_load_relaxed(&fr->generation) != j->generation[i])
 		return NULL; /* settled already */
-	struct miss *m = obd_miss_new(c, (enum obd_job_kind)j->kind, j->layer_slot, j->layer_uid, j->block + i, PRIO_READAHEAD);
+	struct miss *m =
+		obd_miss_new(c, (enum obd_job_kind)j->kind, j->layer_slot, j->layer_uid, j->block + i, PRIO_READAHEAD, 0);
 	assert(m && m->key == obd_load_relaxed(&fr->key));
 	m->state = MISS_INFLIGHT;
 	m->frame = frame;
@@ -402,7 +430,7 @@ void obd_job_adopt(struct cached *c, uint32_t f, uint32_t s)
 	job->live = true;
 	job->kind = (uint8_t)j->kind;
 	job->nblocks = j->nblocks;
-	c->fetcher[f].live++;
+	job->prio = PRIO_READAHEAD;
 	for (uint32_t i = 0; i < j->nblocks; i++) {
 		job->miss[i] = adopt_block(c, j, f, s, i);
 		job->open_blocks += job->miss[i] != NULL;
@@ -410,6 +438,6 @@ void obd_job_adopt(struct cached *c, uint32_t f, uint32_t s)
 	struct obd_layer_brief layer;
 	if (obd_catalog_layer_brief(&c->seg, j->layer_slot, j->layer_uid, &layer) == 0 && !layer.local) {
 		job->host_hash = layer.host_hash;
-		host_begin(c, job);
 	}
+	job_begin(c, f, job);
 }

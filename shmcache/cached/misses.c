@@ -35,7 +35,7 @@ struct miss *obd_miss_find(struct cached *c, uint64_t key)
 }
 
 struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
-			  enum prio prio)
+			  enum prio prio, uint32_t flow)
 {
 	struct miss *m = calloc(1, sizeof *m);
 	if (!m)
@@ -44,6 +44,7 @@ struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t lay
 	obd_list_init(&m->waits);
 	m->kind = (uint8_t)kind;
 	m->prio = (uint8_t)prio;
+	m->flow = flow;
 	m->layer_slot = layer_slot;
 	m->layer_uid = uid;
 	m->block = block;
@@ -57,24 +58,32 @@ struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t lay
 	return m;
 }
 
-static void release(struct cached *c, struct miss *m)
+void obd_miss_unlink(struct cached *c, struct miss *m)
 {
 	obd_list_remove(&m->link);
+	if (m->state == MISS_BACKOFF)
+		c->nbackoff--;
+	if (m->state == MISS_QUEUED)
+		c->queued[m->prio]--;
+	m->state = MISS_NEW;
+}
+
+static void release(struct cached *c, struct miss *m)
+{
+	obd_miss_unlink(c, m);
 	if (m->key) {
 		struct miss **p = chain(c, m->key);
 		while (*p != m)
 			p = &(*p)->hash_next;
 		*p = m->hash_next;
 	}
-	if (m->state == MISS_BACKOFF)
-		c->nbackoff--;
 	c->nmisses--;
 	free(m);
 }
 
 void obd_miss_left(struct cached *c, struct miss *m)
 {
-	if (obd_list_empty(&m->waits) && m->prio == PRIO_DEMAND && m->state != MISS_INFLIGHT)
+	if (obd_list_empty(&m->waits) && m->prio != PRIO_READAHEAD && m->state != MISS_INFLIGHT)
 		release(c, m);
 }
 
@@ -89,21 +98,24 @@ void obd_misses_free(struct cached *c)
 
 void obd_miss_queue(struct cached *c, struct miss *m, bool front)
 {
-	obd_list_remove(&m->link);
-	if (m->state == MISS_BACKOFF)
-		c->nbackoff--;
+	obd_miss_unlink(c, m);
 	m->state = MISS_QUEUED;
+	c->queued[m->prio]++;
 	if (front)
 		obd_list_push_front(&c->queue[m->prio], &m->link);
 	else
 		obd_list_push_back(&c->queue[m->prio], &m->link);
 }
 
-void obd_miss_promote(struct cached *c, struct miss *m)
+void obd_miss_promote(struct cached *c, struct miss *m, enum prio prio, uint32_t flow)
 {
-	if (m->prio != PRIO_DEMAND) {
-		m->prio = PRIO_DEMAND;
-		if (m->state == MISS_QUEUED)
+	if (prio < m->prio) {
+		bool queued = m->state == MISS_QUEUED;
+		if (queued)
+			obd_miss_unlink(c, m);
+		m->prio = (uint8_t)prio;
+		m->flow = flow;
+		if (queued)
 			obd_miss_queue(c, m, false);
 	}
 	if (m->state == MISS_INFLIGHT)
@@ -153,7 +165,7 @@ void obd_miss_failed(struct cached *c, struct miss *m, int err)
 {
 	m->frame = OBD_NO_FRAME;
 	if (transient(err) && !obd_list_empty(&m->waits)) {
-		obd_list_remove(&m->link);
+		obd_miss_unlink(c, m);
 		m->state = MISS_BACKOFF;
 		m->due_ns = obd_clock_ns() + backoff_ns(c, m->attempts);
 		if (m->attempts < UINT8_MAX)

@@ -52,7 +52,7 @@ static void want_ahead(struct cached *c, struct stream *s, uint32_t layer_slot, 
 		uint64_t key = obd_key(s->uid, false, b);
 		if (obd_frame_find(c, key) != OBD_NO_FRAME || obd_miss_find(c, key))
 			continue;
-		struct miss *m = obd_miss_new(c, OBD_JOB_BLOCKS, layer_slot, s->uid, b, PRIO_READAHEAD);
+		struct miss *m = obd_miss_new(c, OBD_JOB_BLOCKS, layer_slot, s->uid, b, PRIO_READAHEAD, s->flow);
 		if (!m)
 			return;
 		m->host_hash = layer->local ? 0 : layer->host_hash;
@@ -78,18 +78,24 @@ static void advance(struct cached *c, struct stream *s, uint32_t layer_slot, uin
 		want_ahead(c, s, layer_slot, &layer);
 }
 
-void obd_readahead_miss(struct cached *c, uint32_t client, uint32_t layer_slot, uint32_t uid, uint32_t block, uint32_t nblocks)
+void obd_readahead_miss(struct cached *c, uint32_t flow, uint32_t layer_slot, uint32_t uid, uint32_t block, uint32_t nblocks)
 {
 	if (c->window_blocks == 0)
 		return;
+	uint32_t client = flow >> 16;
 	struct stream *s = find(c, client, uid, block);
 	if (s) {
+		s->flow = flow;
 		advance(c, s, layer_slot, block + nblocks);
 		return;
 	}
 	s = oldest(set_of(c, client, uid));
-	*s = (struct stream){
-		.used_ns = obd_clock_ns(), .client = client, .uid = uid, .next = block + nblocks, .ahead = block + nblocks};
+	*s = (struct stream){.used_ns = obd_clock_ns(),
+			     .client = client,
+			     .flow = flow,
+			     .uid = uid,
+			     .next = block + nblocks,
+			     .ahead = block + nblocks};
 }
 
 void obd_readahead_hint(struct cached *c, uint32_t client, uint32_t layer_slot, uint32_t block)

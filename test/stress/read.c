@@ -81,7 +81,8 @@ static void post(struct life *l, uint32_t first, uint32_t count)
 	struct ask *k = &l->ask[l->nasks++];
 	enum obd_job_kind kind = count == 0 ? OBD_JOB_PROBE : l->raw ? OBD_JOB_RAW : OBD_JOB_BLOCKS;
 	*k = (struct ask){.l = l, .first = first, .count = count};
-	k->slot = obd_reader_post(&l->r, kind, l->slot, l->uid, l->block + first, count, k);
+	k->slot = obd_reader_post(&l->r, kind, l->slot, l->uid, l->block + first, count,
+				  obd_flow(first % 3, (enum obd_req_prio)(first & 1)), k);
 	if (k->slot < 0)
 		l->nasks--; /* the ring is full of hints: the next round asks again */
 	else

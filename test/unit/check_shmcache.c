@@ -461,7 +461,7 @@ START_TEST(answers_of_another_sequence)
 	static struct obd_tail none;
 	struct obd_ring *answers = &seg.table->client[1].answers;
 	obd_reader_attach(&r, &seg, 1, OBD_ROLE_FRONTEND, 0);
-	int slot = obd_reader_post(&r, OBD_JOB_BLOCKS, 0, 1, 0, 1, &r);
+	int slot = obd_reader_post(&r, OBD_JOB_BLOCKS, 0, 1, 0, 1, 0, &r);
 	ck_assert_int_ge(slot, 0);
 	ck_assert(obd_ring_push(answers, &none, obd_entry((uint32_t)slot, 2, 0)));
 	ck_assert(obd_ring_push(answers, &none, obd_entry((uint32_t)slot + 1, 1, 0)));
@@ -542,7 +542,7 @@ END_TEST
 
 static struct miss *fail_one(struct wait *w)
 {
-	struct miss *m = obd_miss_new(c, OBD_JOB_PROBE, 0, 1, 0, PRIO_DEMAND);
+	struct miss *m = obd_miss_new(c, OBD_JOB_PROBE, 0, 1, 0, PRIO_DEMAND, 0);
 	obd_list_push_back(&m->waits, &w->in_miss);
 	obd_miss_failed(c, m, EAGAIN);
 	return m;
@@ -605,7 +605,7 @@ START_TEST(stopped_clients_leave_frames)
 		make_layer(i, i + 1, 30 * BLOCK);
 		obd_reader_attach(&r[i], &seg, i, OBD_ROLE_FRONTEND, 1);
 		ck_assert_int_eq(obd_client_up(c, i, 1), 0);
-		ck_assert_int_ge(obd_reader_post(&r[i], OBD_JOB_BLOCKS, i, i + 1, 0, 16, &answered), 0);
+		ck_assert_int_ge(obd_reader_post(&r[i], OBD_JOB_BLOCKS, i, i + 1, 0, 16, 0, &answered), 0);
 		fetch_all(&fs);
 	}
 	obd_reader_poll(&r[CLIENTS - 1], 1, took_answer, NULL);
@@ -620,7 +620,7 @@ END_TEST
 
 static void ask(struct obd_reader *r, uint32_t block, uint32_t nblocks, bool *answered)
 {
-	ck_assert_int_ge(obd_reader_post(r, OBD_JOB_BLOCKS, 0, 1, block, nblocks, answered), 0);
+	ck_assert_int_ge(obd_reader_post(r, OBD_JOB_BLOCKS, 0, 1, block, nblocks, 0, answered), 0);
 }
 
 /* A server that lives long has held more frames than 32 bits count. */
@@ -657,7 +657,7 @@ START_TEST(given_up_and_forgotten)
 	ck_assert_int_eq(obd_client_up(c, 1, 1), 0);
 	for (uint32_t i = 0; i < 1000; i++) {
 		enum obd_job_kind kind = i % 3 ? OBD_JOB_BLOCKS : OBD_JOB_PROBE;
-		int slot = obd_reader_post(&r, kind, 0, 1, 20 * i, i % 3, &r);
+		int slot = obd_reader_post(&r, kind, 0, 1, 20 * i, i % 3, 0, &r);
 		ck_assert_int_ge(slot, 0);
 		turn();
 		obd_reader_cancel(&r, slot);

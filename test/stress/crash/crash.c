@@ -209,7 +209,7 @@ static void client_acts(struct crash *k)
 	uint32_t slot = chance(k, STRESS_LAYERS);
 	obd_reader_poll(&k->reader, chance(k, 4), answered, NULL);
 	int r = obd_reader_post(&k->reader, chance(k, 8) ? OBD_JOB_BLOCKS : OBD_JOB_RAW, slot, stress_layer_uid(k->w, slot),
-				chance(k, 12), 1 + chance(k, 6), k);
+				chance(k, 12), 1 + chance(k, 6), obd_flow(chance(k, 3), (enum obd_req_prio)chance(k, 2)), k);
 	if (r >= 0 && chance(k, 6) == 0)
 		obd_reader_cancel(&k->reader, r);
 }
