@@ -11,6 +11,7 @@
 
 set -u
 export LC_ALL=C
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH # Debian's own tools, which install-deps.sh brings, before what a user put in front
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 B=${B:-build}
 case $B in /*) ;; *) B=$TOP/$B ;; esac

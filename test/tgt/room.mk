@@ -8,9 +8,10 @@ $(FAKE_MODULE): $(FAKE_OBJS) $(O)/common/base.a frontend/tgt/bs_overlaybd.map
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) $(TGT_LDFLAGS) -o $@ $(FAKE_OBJS) $(O)/common/base.a
 
-test-tools: $(B)/test/obd-scsi $(B)/test/obd-mixed $(FAKE_MODULE)
+test-tools: $(B)/test/obd-scsi $(B)/test/obd-mixed $(B)/test/obd-ops $(FAKE_MODULE)
 $(eval $(call program,test/obd-scsi,test/tgt/obd-scsi.c,,-liscsi))
 $(eval $(call program,test/obd-mixed,test/tgt/obd-mixed.c,,-liscsi))
+$(eval $(call program,test/obd-ops,test/tgt/obd-ops.c,,-liscsi))
 
 .PHONY: fake-module check-tgt-abi
 fake-module: $(FAKE_MODULE) ## the tgt module over a fake client library, for tests
