@@ -4,5 +4,5 @@ $(eval $(call program,bench/obd-bench-client,test/bench/obd-bench-client.c,front
 
 .PHONY: bench-tools bench
 bench-tools: $(BENCH_TOOLS) ## the programs that benchmarks use
-bench: all test-tools bench-tools ## measure reads of cached blocks through tgtd and without it (root)
+bench: all test-tools bench-tools ## measure cached reads and writes through tgtd (root; BENCH_ONLY="1 2 3 4")
 	$(Q)B=$(B) test/bench/run.sh

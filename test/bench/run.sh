@@ -1,21 +1,25 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Speed of cached reads, by a private group and a private tgtd on this machine:
+# Speed of cached reads and of writes, by a private group and a private tgtd on this machine:
 #
 #   1. the client library alone, against memcpy
 #   2. LUNs of one tgtd: overlaybd, tgt's null store (answers without data), tgt's rdwr store on a file in the page cache
 #   3. the slowest percent of cached reads of one LUN, alone and while LUNs of a registry that never answers are created
+#   4. writes: append-only and sparse uppers, and tgt's rdwr store on a file of the same file system; all of it written before
 #
 # What is compared runs in turns, round by round, so that a change of the machine's mood meets all of it; printed are medians
 # with the least and the greatest. Numbers never fail this script; wrong data and errors do.
 #
 #   BENCH_ROUNDS (5)  BENCH_SECONDS (1, of each single run)  BENCH_LUNS (32)  BENCH_HUGEPAGES (auto)
+#   BENCH_ONLY ("1 2 3 4", sections)  BENCH_WRITE_MB (512, the size of a written LUN)  BENCH_ENGINE (0, ioEngine)
+#   BENCH_HOOK (a command that is called as HOOK start|stop CASE CONTENDER around each write run, with TGTD and INDEXER set)
 . "$(dirname "$0")/../integration/lib.sh"
 
 ROUNDS=${BENCH_ROUNDS:-5}
 SECS=${BENCH_SECONDS:-1}
 DEAD_LUNS=${BENCH_LUNS:-32}
-RESULTS=$WORK/results # lines of: section, case, contender, tgtd's processor time in ms, JSON
+WRITE_MB=${BENCH_WRITE_MB:-512}
+RESULTS=$WORK/results # lines of: section, case, contender, processor time of tgtd and of the indexer in ms, JSON
 CLIENT=$B/bench/obd-bench-client
 
 die() {
@@ -37,21 +41,24 @@ densest_window() {
 	END
 }
 
-# Processor time of tgtd so far, in ms: on a busy machine it says more than the clock.
-tgtd_ms() {
+wanted() { case " ${BENCH_ONLY:-1 2 3 4} " in *" $1 "*) ;; *) return 1 ;; esac; }
+
+# Processor time of a process so far, in ms: on a busy machine it says more than the clock.
+cpu_ms() {
 	local fields
-	read -ra fields <"/proc/$TGTD/stat"
+	read -ra fields <"/proc/$1/stat"
 	echo $(((fields[13] + fields[14]) * 1000 / $(getconf CLK_TCK)))
 }
 
 # measure SECTION CASE CONTENDER LUN obd-iscsi's arguments: one run, one line of results.
 measure() {
-	local section=$1 case=$2 contender=$3 lun=$4 out before
+	local section=$1 case=$2 contender=$3 lun=$4 out before ix_before
 	shift 4
-	before=$(tgtd_ms)
-	out=$("$ISCSI" "$@" -o "$OFFSET" -l "$LENGTH" "$(url "$lun")" 2>"$WORK/iscsi.err") ||
+	before=$(cpu_ms "$TGTD")
+	ix_before=$(cpu_ms "$INDEXER")
+	out=$("$ISCSI" "$@" "$(url "$lun")" 2>"$WORK/iscsi.err") ||
 		die "$contender: $case: $(tail -n 1 "$WORK/iscsi.err") $out"
-	echo "$section $case $contender $(($(tgtd_ms) - before)) $out" >>"$RESULTS"
+	echo "$section $case $contender $(($(cpu_ms "$TGTD") - before)) $(($(cpu_ms "$INDEXER") - ix_before)) $out" >>"$RESULTS"
 }
 
 # ---- 2: stores --------------------------------------------------------------------------------------------------------
@@ -65,7 +72,7 @@ store_round() {
 		for ((i = 0; i < 3; i++)); do
 			store=${STORES[($1 + i * (1 + $1 % 2)) % 3]}
 			# shellcheck disable=SC2086 # options are words
-			measure stores "$case" "${store% *}" "${store#* }" $options -t "$SECS" -S "$1"
+			measure stores "$case" "${store% *}" "${store#* }" $options -o "$OFFSET" -l "$LENGTH" -t "$SECS" -S "$1"
 		done
 	done <<-'END'
 		random_4k_qd32 randread -b 4K -q 32
@@ -114,13 +121,63 @@ remove_luns() {
 # While LUNs are created, and for as long as the measurement goes on after that, they wait.
 latency_round() {
 	local busy creator
-	measure latency random_4k_qd4 alone 1 randread -b 4K -q 4 -t "$((SECS * 2))" -S "$1"
+	local options=(randread -b 4K -q 4 -o "$OFFSET" -l "$LENGTH" -t "$((SECS * 2))" -S "$1")
+	measure latency random_4k_qd4 alone 1 "${options[@]}"
 	for busy in null dead; do
 		create_luns $busy >"$WORK/create.out" 2>&1 &
 		creator=$!
-		measure latency random_4k_qd4 "${busy}_luns" 1 randread -b 4K -q 4 -t "$((SECS * 2))" -S "$1"
+		measure latency random_4k_qd4 "${busy}_luns" 1 "${options[@]}"
 		wait $creator || die "creating $busy LUNs: $(tail -n 1 "$WORK/create.out")"
 		remove_luns || die "$busy LUNs cannot be removed"
+	done
+}
+
+# ---- 4: writes --------------------------------------------------------------------------------------------------------
+
+WRITERS=("append 4" "sparse 5" "rdwr 6")
+
+# A LUN for each contender, and what all of them are filled with.
+make_writers() {
+	local writer name
+	head -c "${WRITE_MB}M" /dev/urandom >"$WORK/write.raw" || return 1
+	: >"$WORK/write.rdwr" && truncate -s "${WRITE_MB}M" "$WORK/write.rdwr" || return 1
+	"$B/bin/overlaybd-create" "$WORK/append.data" "$WORK/append.index" "${WRITE_MB}M" || return 1
+	"$B/bin/overlaybd-create" -s "$WORK/sparse.data" "${WRITE_MB}M" || return 1
+	echo '{"lowers": [], "upper": {"data": "'"$WORK"'/append.data", "index": "'"$WORK"'/append.index"}}' >"$WORK/append.json"
+	echo '{"lowers": [], "upper": {"data": "'"$WORK"'/sparse.data"}}' >"$WORK/sparse.json"
+	for writer in "${WRITERS[@]}"; do
+		name=${writer% *}
+		case $name in
+		rdwr) new_other 1 6 rdwr "$WORK/write.rdwr" ;;
+		*) new_lun "${writer#* }" "$WORK/$name.json" ;;
+		esac || return 1
+		"$ISCSI" seqwrite -b 256K -q 8 -t 0 -r "$WORK/write.raw" "$(url "${writer#* }")" >/dev/null || return 1
+	done
+}
+
+# The file system's own writing is got over with before each run.
+write_round() {
+	local case options writer i
+	while read -r case options; do
+		for ((i = 0; i < 3; i++)); do
+			writer=${WRITERS[($1 + i * (1 + $1 % 2)) % 3]}
+			sync -f "$WORK"
+			[ "${BENCH_HOOK:-}" ] && TGTD=$TGTD INDEXER=$INDEXER "$BENCH_HOOK" start "$case" "${writer% *}"
+			# shellcheck disable=SC2086 # options are words
+			measure writes "$case" "${writer% *}" "${writer#* }" $options -r "$WORK/write.raw" -t "$SECS" -S "$1"
+			[ "${BENCH_HOOK:-}" ] && TGTD=$TGTD INDEXER=$INDEXER "$BENCH_HOOK" stop "$case" "${writer% *}"
+		done
+	done <<-'END'
+		random_write_4k_qd32 randwrite -b 4K -q 32
+		random_write_4k_qd1 randwrite -b 4K -q 1
+		sequential_write_256k_qd8 seqwrite -b 256K -q 8
+	END
+}
+
+verify_writers() {
+	local writer
+	for writer in "${WRITERS[@]}"; do
+		verify_lun "${writer#* }" "$WORK/write.raw" -b 256K >/dev/null || die "${writer% *}: wrong data after writing"
 	done
 }
 
@@ -132,9 +189,10 @@ print_results() {
 
 		runs = collections.defaultdict(lambda: collections.defaultdict(list))
 		for line in open(sys.argv[1]):
-		    section, case, contender, tgtd_ms, text = line.split(" ", 4)
+		    section, case, contender, tgtd_ms, indexer_ms, text = line.split(" ", 5)
 		    run = json.loads(text)
 		    run["cpu_us"] = int(tgtd_ms) * 1000 / max(run["ops"], 1)
+		    run["indexer_us"] = int(indexer_ms) * 1000 / max(run["ops"], 1)
 		    runs[section, case][contender].append(run)
 
 		def spread(values, form):
@@ -146,18 +204,23 @@ print_results() {
 		    return spread(each, "5.2f") if each else "-"
 
 		for (section, case), by in runs.items():
-		    field = {"stores": "MBps" if case.startswith("seq") else "iops", "latency": "p99_us"}[section]
-		    print(f"\n{case}: {field}, the 99th percentile, tgtd's processor time per read")
-		    for name in ("overlaybd", "null", "rdwr", "alone", "null_luns", "dead_luns"):
+		    field = "p99_us" if section == "latency" else "MBps" if case.startswith("seq") else "iops"
+		    print(f"\n{case}: {field}, the 99th percentile, processor time per request of tgtd and of the indexer")
+		    for name in ("overlaybd", "append", "sparse", "null", "rdwr", "alone", "null_luns", "dead_luns"):
 		        if name in by:
 		            p99 = statistics.median(run["p99_us"] for run in by[name])
 		            cpu = statistics.median(run["cpu_us"] for run in by[name])
-		            print(f"  {name:<10} {spread([run[field] for run in by[name]], '8.0f'):<32} p99 {p99:6.0f} us  cpu {cpu:6.1f} us")
+		            ix = statistics.median(run["indexer_us"] for run in by[name])
+		            values = spread([run[field] for run in by[name]], "8.0f")
+		            print(f"  {name:<10} {values:<32} p99 {p99:6.0f} us  cpu {cpu:6.1f} + {ix:5.1f} us")
 		    for other, goal in (("null", 0.8), ("rdwr", 1.0)):
 		        if section == "stores":
 		            speed = ratios(by["overlaybd"], by[other], field)
 		            cost = ratios(by["overlaybd"], by[other], "cpu_us")
 		            print(f"  overlaybd / {other}: speed {speed}, goal {goal}; processor time {cost}")
+		    for name in ("append", "sparse"):
+		        if section == "writes":
+		            print(f"  {name} / rdwr: {ratios(by[name], by['rdwr'], field)}, goal 0.9")
 		    for other in ("null_luns", "dead_luns"):
 		        if section == "latency":
 		            print(f"  {other} / alone: {ratios(by[other], by['alone'], field)}, goal 2.0 at most")
@@ -176,7 +239,9 @@ cp "$RAW" "$WORK/rdwr.raw" && cat "$WORK/rdwr.raw" >/dev/null
 
 CONF[sharedCache]="{sizeMB: 512, hugepages: ${BENCH_HUGEPAGES:-auto}}"
 CONF[readTimeoutSec]=300
+CONF[ioEngine]=${BENCH_ENGINE:-0}
 start_group || die "the group does not start: $(tail -n 1 "$WORK/supervisor.log")"
+INDEXER=$(role_pids indexer)
 start_tgtd
 new_lun 1 "$WORK/a.json" || die "no overlaybd LUN"
 new_target 2 || die "no second target"
@@ -186,13 +251,20 @@ for round in 1 2; do verify_lun 1 "$RAW" -R -b 64K >/dev/null || die "overlaybd:
 verify_lun 3 "$RAW" >/dev/null || die "rdwr: wrong data"
 
 echo "$(nproc) processors, load $(cut -d' ' -f1 /proc/loadavg), $ROUNDS rounds of $SECS s, $((LENGTH >> 20)) MiB of which $SHARE % hold data"
-echo
-echo "the client library alone"
-"$CLIENT" -r "$RUN" -R "$RAW" -t "$((SECS * 4))" "$WORK/a.json" || die "the client library: wrong data, or none"
+if wanted 1; then
+	echo
+	echo "the client library alone"
+	"$CLIENT" -r "$RUN" -R "$RAW" -t "$((SECS * 4))" "$WORK/a.json" || die "the client library: wrong data, or none"
+fi
 
-for ((round = 1; round <= ROUNDS; round++)); do store_round "$round"; done
-for ((round = 1; round <= ROUNDS; round++)); do latency_round "$round"; done
-print_results
+for ((round = 1; round <= ROUNDS; round++)); do wanted 2 && store_round "$round"; done
+for ((round = 1; round <= ROUNDS; round++)); do wanted 3 && latency_round "$round"; done
+if wanted 4; then
+	make_writers || die "no writable LUNs"
+	for ((round = 1; round <= ROUNDS; round++)); do write_round "$round"; done
+	verify_writers
+fi
+if [ -s "$RESULTS" ]; then print_results; fi
 
 verify_lun 1 "$RAW" -R -b 16K >/dev/null || die "overlaybd: wrong data at the end"
 "$B/bin/obd-stat" -r "$RUN" --audit || die "the cache has faults"

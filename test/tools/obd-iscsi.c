@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * obd-iscsi: an initiator in user space that reads LUNs, compares them, and measures.
+ * obd-iscsi: an initiator in user space that reads LUNs, compares them, writes them, and measures.
  *
  *     session 0 ── slot 0 … slot depth-1 ──┐
  *     session 1 ── slot 0 … slot depth-1 ──┼── one thread, one poll loop
  *     …                                    ┘
  *
- * A session is one login to one LUN. A slot is one READ(16) at a time with its own buffer. A job is the same for every
- * session: each verifies or copies the whole range by itself, or takes random or sequential reads until the time is up.
+ * A session is one login to one LUN. A slot is one READ(16) or WRITE(16) at a time with its own buffer. A job is the same for
+ * every session: each verifies or copies the whole range by itself, or takes random or sequential requests until the time is
+ * up.
  * Where data must be used in order (SHA-256), piece p always uses slot p % depth, and a slot is used again only after
  * all pieces before it were taken in.
  */
@@ -32,10 +33,11 @@
 #include "test/tools/latency.h"
 
 enum { EXIT_USAGE = 1, EXIT_IO = 2, EXIT_MISCOMPARE = 3 };
-enum mode { READCAP, WAIT_READY, VERIFY, COPY, RANDREAD, SEQREAD, MODES };
+enum mode { READCAP, WAIT_READY, VERIFY, COPY, RANDREAD, SEQREAD, RANDWRITE, SEQWRITE, MODES };
 enum { MAX_UNIT_ATTENTIONS = 256, MAX_REPORTS = 5, ASCQ_BECOMING_READY = 0x0401 };
 
-static const char *const mode_names[MODES] = {"readcap", "wait-ready", "verify", "copy", "randread", "seqread"};
+static const char *const mode_names[MODES] = {"readcap",  "wait-ready", "verify",    "copy",
+					      "randread", "seqread",	"randwrite", "seqwrite"};
 
 static const char usage[] =
 	"usage: obd-iscsi MODE [options] iscsi://HOST:PORT/IQN/LUN ...\n"
@@ -45,6 +47,7 @@ static const char usage[] =
 	"  verify -x SHA256       compare the range's SHA-256\n"
 	"  copy -w FILE           write the range to FILE at the same offsets, zeros as holes (one URL)\n"
 	"  randread, seqread      read for -t seconds\n"
+	"  randwrite, seqwrite -r FILE   write what FILE has at the same offsets, for -t seconds (seqwrite 0: once)\n"
 	"  -b BYTES  size of a request (64K)     -q N  requests in flight per session (16)\n"
 	"  -s N      sessions per URL (1)        -t S  seconds to run (5); verify: repeat until then (0: once)\n"
 	"  -n N      stop after N requests       -o BYTES -l BYTES  range (the whole LUN)\n"
@@ -130,6 +133,11 @@ static void *must_alloc(size_t count, size_t size)
 	return p;
 }
 
+static bool writes(void)
+{
+	return opt.mode == RANDWRITE || opt.mode == SEQWRITE;
+}
+
 static int exit_code(void)
 {
 	return miscompares ? EXIT_MISCOMPARE : io_errors ? EXIT_IO : 0;
@@ -149,7 +157,8 @@ static void io_error(const struct slot *slot, int status, const struct scsi_task
 {
 	char what[96];
 
-	snprintf(what, sizeof(what), "read of %" PRIu32 " bytes at %" PRIu64, slot->len_bytes, slot->offset_bytes);
+	snprintf(what, sizeof(what), "%s of %" PRIu32 " bytes at %" PRIu64, writes() ? "write" : "read", slot->len_bytes,
+		 slot->offset_bytes);
 	if (io_errors++ < MAX_REPORTS)
 		report_sense(slot->session, what, status, task);
 	if (!opt.keep_going)
@@ -357,7 +366,7 @@ static void take_in(struct slot *slot)
 static bool choose(struct slot *slot)
 {
 	struct session *s = slot->session;
-	bool to_the_end = opt.mode == VERIFY || opt.mode == COPY;
+	bool to_the_end = opt.mode == VERIFY || opt.mode == COPY || (opt.mode == SEQWRITE && !opt.seconds);
 	bool time_left = obd_clock_ns() < deadline_ns;
 
 	if (stopping || s->lost || (opt.max_requests && issued >= opt.max_requests) || (!to_the_end && !time_left))
@@ -367,7 +376,7 @@ static bool choose(struct slot *slot)
 			return false;
 		s->next = 0; /* another pass */
 	}
-	slot->piece = opt.mode == RANDREAD ? next_random() % pieces : s->next++;
+	slot->piece = opt.mode == RANDREAD || opt.mode == RANDWRITE ? next_random() % pieces : s->next++;
 	uint64_t at = (order ? order[slot->piece] : slot->piece) * opt.request_bytes;
 	slot->offset_bytes = opt.offset_bytes + at;
 	slot->len_bytes = (uint32_t)obd_min_u64(opt.request_bytes, opt.len_bytes - at);
@@ -376,17 +385,29 @@ static bool choose(struct slot *slot)
 
 static void on_answer(struct iscsi_context *iscsi, int status, void *data, void *private);
 
-static void submit(struct slot *slot)
+static bool submit_read(struct slot *slot)
 {
 	struct session *s = slot->session;
 	struct scsi_task *task = iscsi_read16_task(s->iscsi, s->url->lun, slot->offset_bytes / s->block_bytes, slot->len_bytes,
 						   (int)s->block_bytes, 0, 0, 0, 0, 0, on_answer, slot);
 
-	if (!task || scsi_task_add_data_in_buffer(task, (int)slot->len_bytes, slot->buf)) {
+	return task && !scsi_task_add_data_in_buffer(task, (int)slot->len_bytes, slot->buf);
+}
+
+static bool submit_write(struct slot *slot)
+{
+	struct session *s = slot->session;
+
+	return iscsi_write16_task(s->iscsi, s->url->lun, slot->offset_bytes / s->block_bytes, slot->buf, slot->len_bytes,
+				  (int)s->block_bytes, 0, 0, 0, 0, 0, on_answer, slot) != NULL;
+}
+
+static void submit(struct slot *slot)
+{
+	if (writes() ? submit_write(slot) : submit_read(slot))
+		slot->session->in_flight++;
+	else
 		io_error(slot, -1, NULL);
-		return;
-	}
-	s->in_flight++;
 }
 
 static void start(struct slot *slot)
@@ -395,6 +416,8 @@ static void start(struct slot *slot)
 		return;
 	issued++;
 	slot->attentions = 0;
+	if (writes())
+		memcpy(slot->buf, reference + slot->offset_bytes, slot->len_bytes);
 	slot->start_ns = obd_clock_ns();
 	submit(slot);
 }
@@ -710,15 +733,17 @@ static void check_options(int url_count)
 		fail_usage("no URL");
 	if (!opt.depth || !opt.sessions_per_url)
 		fail_usage("-q and -s must be at least 1");
-	if ((opt.mode == VERIFY) != (opt.reference_path || opt.sha256) || (opt.reference_path && opt.sha256))
+	if ((opt.mode == VERIFY || writes()) != (opt.reference_path || opt.sha256) || (opt.reference_path && opt.sha256))
 		fail_usage("verify needs one of -r and -x, the others need none");
+	if (writes() && !opt.reference_path)
+		fail_usage("randwrite and seqwrite need -r");
 	if ((opt.mode == COPY) != (opt.out_path != NULL) || (opt.mode == COPY && url_count * (int)opt.sessions_per_url != 1))
 		fail_usage("copy needs -w and one URL");
 	if (opt.shuffled && !opt.reference_path)
 		fail_usage("-R needs -r");
 	if (opt.sha256 && (opt.seconds_given || opt.max_requests))
 		fail_usage("-x reads the range once: no -t, no -n");
-	if (!opt.seconds_given && opt.mode != RANDREAD && opt.mode != SEQREAD)
+	if (!opt.seconds_given && opt.mode != RANDREAD && opt.mode != SEQREAD && !writes())
 		opt.seconds = 0;
 }
 
