@@ -4,6 +4,7 @@
  *
  *     layers   not READY -> FREE            READY -> kept, extent reserved
  *     images   READY -> kept, extent reserved, its layers held
+ *     wants    WANTED -> kept; the opens that want them take them again
  *     uppers   READY -> kept, the map's pieces reserved; their files are opened when their opens are seen
  *
  * The catalog is this role's own memory. A kill leaves every entry FREE, half built or whole, because words are stored last
@@ -98,6 +99,17 @@ static int adopt_image(struct obd_indexer *ix, uint32_t slot)
 	return 0;
 }
 
+static void adopt_want(struct obd_indexer *ix, uint32_t slot)
+{
+	const struct obd_want *w = &ix->cat->want[slot];
+	uint64_t word = obd_load_relaxed(&w->word);
+	if (obd_word_state(word) != OBD_WANT_WANTED)
+		return;
+	must(obd_word_seq(word) && obd_word_seq(word) <= obd_load_relaxed(&ix->cat->next_uid), "want", slot);
+	must(text_ends(w->dir, sizeof w->dir), "want", slot);
+	ix->want[slot].uid = (uint32_t)obd_word_seq(word);
+}
+
 int obd_ix_adopt(struct obd_indexer *ix)
 {
 	int rc = 0;
@@ -109,6 +121,8 @@ int obd_ix_adopt(struct obd_indexer *ix)
 		rc = obd_ix_upper_adopt(ix, i);
 		must(rc != -EPROTO, "upper", i);
 	}
+	for (uint32_t i = 0; i < OBD_WANT_SLOTS; i++)
+		adopt_want(ix, i);
 	obd_store_relaxed(&ix->cat->arena_used_bytes, ix->arena.used_bytes);
 	return rc;
 }

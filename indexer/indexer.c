@@ -86,6 +86,7 @@ static void free_open(struct obd_ix_open *o)
 	free_posts(&o->posts);
 	obd_image_config_free(o->cfg);
 	free(o->lower);
+	free(o->wants);
 	free(o->path);
 	free(o);
 }
@@ -122,6 +123,11 @@ void obd_indexer_free(struct obd_indexer *ix)
 void obd_indexer_set_engine(struct obd_indexer *ix, uint32_t engine)
 {
 	ix->engine_kind = engine < OBD_IX_ENGINES ? (enum obd_ix_engine_kind)engine : OBD_IX_PSYNC;
+}
+
+void obd_indexer_set_config(struct obd_indexer *ix, const struct obd_config *config)
+{
+	ix->config = config;
 }
 
 int obd_indexer_event_fd(const struct obd_indexer *ix)
@@ -175,6 +181,7 @@ void obd_indexer_clients_known(struct obd_indexer *ix)
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)
 		if (!ix->client[c].up)
 			obd_ix_upper_sweep(ix, c);
+	obd_ix_wants_sweep(ix);
 }
 
 /* --- work --------------------------------------------------------------------------------------------------------------- */

@@ -16,6 +16,7 @@
 #include "common/base/err.h"
 #include "shmcache/segment.h"
 
+struct obd_config;
 struct obd_indexer;
 
 /*
@@ -27,6 +28,10 @@ struct obd_indexer *obd_indexer_new(struct obd_segment *seg, uint32_t incarnatio
 
 /* How files of writable layers are read and written: 0 psync, 1 libaio, 2 POSIX aio (ioEngine). Before the first client. */
 void obd_indexer_set_engine(struct obd_indexer *ix, uint32_t engine);
+
+/* Whose settings of background download are in force where an image has none. Before the first client; outlives ix. Without it
+ * nothing is downloaded. */
+void obd_indexer_set_config(struct obd_indexer *ix, const struct obd_config *config);
 
 /* Frees this process's memory. The segment stays as a kill would leave it. */
 void obd_indexer_free(struct obd_indexer *ix);

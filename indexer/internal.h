@@ -10,6 +10,7 @@
  *        |
  *     fetch.c   byte ranges of a blob or of its plain file, read through the cache
  *
+ *     wants.c   what is to be downloaded
  *     upper*.c  writable devices (upper.h)
  *
  * Calls go downwards. Upwards goes only "look again": a finished read puts its layer, and a finished layer the opens that wait
@@ -224,6 +225,12 @@ bool obd_ix_drop_oldest(struct obd_indexer *ix);
 
 /* --- opens.c ------------------------------------------------------------------------------------------------------------ */
 
+/* The private side of catalog->want[slot]. */
+struct obd_ix_want {
+	uint32_t uid; /* 0: the slot is free */
+	uint32_t refs;
+};
+
 struct obd_ix_open {
 	struct obd_indexer *ix;
 	uint32_t client;
@@ -248,6 +255,8 @@ struct obd_ix_open {
 	/* the image, held */
 	struct obd_ix_image *image;
 	struct obd_ix_upper *upper; /* NULL: a read-only device, or not opened yet */
+	uint16_t *wants;	    /* slots, one reference each; NULL: none */
+	uint32_t nwants;
 	bool warmed;
 	uint64_t warm_until_ns;
 	/* the first failure */
@@ -286,6 +295,19 @@ int obd_ix_resolve(struct obd_ix_open *o, uint32_t number, struct obd_err *err);
  * of its own that only the probe uses. 0 or a negative errno with a line. */
 int obd_ix_resolve_probe(struct obd_ix_open *o, struct obd_err *err);
 
+/* --- wants.c ------------------------------------------------------------------------------------------------------------ */
+
+/* The open is READY: what is to be downloaded for it, by its configuration. */
+void obd_ix_wants_take(struct obd_ix_open *o, const struct obd_image_config *cfg);
+
+/* The same for an open that an earlier incarnation made READY; reads the configuration again. */
+void obd_ix_wants_adopt(struct obd_ix_open *o);
+
+void obd_ix_wants_put(struct obd_ix_open *o);
+
+/* Drops wants without references: all opens are known. */
+void obd_ix_wants_sweep(struct obd_indexer *ix);
+
 /* --- adopt.c ------------------------------------------------------------------------------------------------------------ */
 
 /* Takes over READY layers and images from the catalog of an earlier incarnation, frees what was half built. Aborts when
@@ -304,7 +326,8 @@ struct obd_ix_client {
 };
 
 struct obd_indexer {
-	bool clients_known; /* see obd_indexer_clients_known */
+	bool clients_known;		 /* see obd_indexer_clients_known */
+	const struct obd_config *config; /* for background download; NULL: there is none */
 	struct obd_segment *seg;
 	struct obd_catalog *cat;
 	struct obd_reader reader;
@@ -326,6 +349,7 @@ struct obd_indexer {
 	struct obd_ix_layer layer[OBD_LAYER_SLOTS];
 	struct obd_ix_image image[OBD_IMAGE_SLOTS];
 	struct obd_ix_upper upper[OBD_UPPER_SLOTS];
+	struct obd_ix_want want[OBD_WANT_SLOTS];
 	struct obd_ix_client client[OBD_MAX_CLIENTS];
 };
 

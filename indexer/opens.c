@@ -138,6 +138,7 @@ void obd_ix_open_free(struct obd_ix_open *o)
 {
 	release_work(o);
 	close_upper(o);
+	obd_ix_wants_put(o);
 	if (o->image)
 		obd_ix_image_put(o->ix, o->image);
 	o->ix->client[o->client].open[o->slot] = NULL;
@@ -190,6 +191,7 @@ static void finish_ready(struct obd_ix_open *o)
 	reply(o, OBD_REPLY_READY);
 	obd_info("%s: opened for client %u: %u layers, %" PRIu64 " segments, %" PRIu64 " bytes, %" PRIu64 " ms", o->path,
 		 o->client, e->nlayers, e->index_count, e->virtual_bytes, (obd_clock_ns() - o->started_ns) / OBD_MS_NS);
+	obd_ix_wants_take(o, o->cfg);
 	release_work(o);
 	obd_ix_layer_trim(o->ix);
 }
@@ -551,6 +553,7 @@ static bool adopt_posted(struct obd_ix_open *o)
 			return false;
 		open_adopt_image(o, im);
 		o->upper = obd_ix_upper_attach(o, r);
+		obd_ix_wants_adopt(o);
 	}
 	o->finished = true;
 	ring_reply(o->ix, o->client, o->slot);
@@ -575,6 +578,7 @@ static void adopt_held(struct obd_ix_open *o)
 		obd_count(&o->ix->cat->proc, protocol_errors, 1);
 	if (im && ours)
 		o->upper = obd_ix_upper_attach(o, r);
+	obd_ix_wants_adopt(o);
 	o->finished = true;
 }
 

@@ -121,6 +121,7 @@ static int start(struct obd_daemon *d)
 		return rc;
 	}
 	obd_indexer_set_engine(s->ix, d->config->io_engine);
+	obd_indexer_set_config(s->ix, d->config);
 	rc = hook_up(d);
 	if (rc)
 		obd_error("event loop: %s", strerror(-rc));

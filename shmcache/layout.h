@@ -16,11 +16,13 @@
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 3u
+#define OBD_SEG_VERSION 4u
 
 #define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
 #define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
 #define OBD_OPEN_SLOTS 512u	/* images open at once per client */
+#define OBD_WANT_SLOTS 2048u	/* layers to be downloaded, or downloaded, at once */
+#define OBD_DIR_BYTES 1024u	/* of the directory that a layer is downloaded to */
 #define OBD_JOB_SLOTS 64u	/* jobs under way per fetcher */
 #define OBD_JOB_FRAMES 64u	/* blocks per job */
 #define OBD_REQ_BLOCKS 64u	/* blocks per request */
@@ -38,7 +40,7 @@
 #define OBD_REASON_BYTES 256u
 #define OBD_RAW_HEAD_BYTES 4096u
 #define OBD_CACHE_LINE 64
-#define OBD_COUNTERS 64
+#define OBD_COUNTERS 96
 
 #define OBD_LINE_ALIGNED __attribute__((aligned(OBD_CACHE_LINE)))
 
@@ -110,7 +112,12 @@ static inline unsigned int obd_word_state(uint64_t word)
 	X(bytes_written, "bytes of these writes")                                                          \
 	X(discards, "discards in upper layers")                                                            \
 	X(syncs, "syncs of upper layers")                                                                  \
-	X(upper_reads, "reads of upper layers' data")
+	X(upper_reads, "reads of upper layers' data")                                                      \
+	X(downloads, "layers downloaded in the background")                                                \
+	X(download_bytes, "bytes written by background downloads")                                         \
+	X(download_errors, "tries of background downloads that failed, and wants that could not be noted") \
+	X(download_mismatches, "downloaded layers that were not what their digest says")                   \
+	X(download_fallbacks, "reads of downloaded layers that went to the registry all the same")
 
 enum obd_counter {
 #define X(name, text) OBD_C_##name,
@@ -266,6 +273,25 @@ enum obd_job_kind {
 	OBD_JOB_BLOCKS = 0, /* decoded blocks of a MAPPED or READY layer */
 	OBD_JOB_RAW,	    /* raw chunks of the blob */
 	OBD_JOB_PROBE,	    /* no frames: may we read this blob from this repository? */
+	OBD_JOB_DOWNLOAD,   /* no frames: a step of a background download. Clients cannot ask for it */
+};
+
+enum obd_down_op {
+	OBD_DOWN_PREPARE = 0, /* find or make the partial file: how much of it is there? */
+	OBD_DOWN_RANGE,	      /* bytes [start, end) of the blob into the partial file */
+	OBD_DOWN_FINISH,      /* check the whole, make it overlaybd.commit */
+	OBD_DOWN_OPS
+};
+
+/* What a job of kind DOWNLOAD is to do. */
+struct obd_down_order {
+	uint32_t want_slot;
+	uint32_t want_uid;
+	uint32_t op; /* enum obd_down_op */
+	uint32_t reserved;
+	uint64_t start;
+	uint64_t end;
+	uint64_t floor; /* RANGE: all bytes before are in the partial file already */
 };
 
 struct obd_job {
@@ -278,6 +304,7 @@ struct obd_job {
 	uint32_t reserved;
 	_Atomic uint64_t
 		demand; /* bit i: somebody waits for block i, so report it as soon as it is VALID. Set while the job runs */
+	struct obd_down_order down;
 	uint32_t frame[OBD_JOB_FRAMES];
 	uint64_t generation[OBD_JOB_FRAMES];
 } OBD_LINE_ALIGNED;
@@ -314,6 +341,36 @@ struct obd_table_client {
 	_Atomic uint64_t incarnation;  /* which client this half belongs to */
 } OBD_LINE_ALIGNED;
 
+/* X(STATE): of a background download. */
+#define OBD_DOWN_STATE_TABLE(X) X(FREE) X(WAITING) X(RUNNING) X(VERIFYING) X(LOCAL) X(FAILED)
+
+enum obd_down_state {
+#define X(name) OBD_DOWN_##name,
+	OBD_DOWN_STATE_TABLE(X)
+#undef X
+		OBD_DOWN_STATES
+};
+
+/* How the download stands that the want with the same slot asks for. */
+struct obd_down {
+	_Atomic uint64_t word; /* uid of the want << 8 | enum obd_down_state */
+	uint32_t layer_slot;
+	uint32_t layer_uid;
+	/* identity of the file, while LOCAL */
+	uint64_t dev;
+	uint64_t ino;
+	int64_t mtime_ns;
+	uint64_t bytes;
+	/* for the next cached and for obd-stat */
+	_Atomic uint64_t done_bytes;
+	_Atomic uint64_t total_bytes;
+	_Atomic uint64_t rate_bytes_per_sec;
+	_Atomic uint64_t next_ns; /* WAITING: not before */
+	_Atomic uint32_t tries;	  /* that failed */
+	_Atomic uint32_t err;	  /* of the last one, positive errno */
+	char reason[OBD_REASON_BYTES];
+} OBD_LINE_ALIGNED;
+
 struct obd_table {
 	struct obd_proc proc;
 	_Atomic uint64_t next_generation; /* the highest generation ever given out */
@@ -326,10 +383,31 @@ struct obd_table {
 	_Atomic uint32_t inflight[OBD_PRIOS]; /* blocks in jobs, by what they were when the job was issued */
 	struct obd_table_client client[OBD_MAX_CLIENTS];
 	struct obd_table_fetcher fetcher[OBD_MAX_FETCHERS];
+	_Atomic uint32_t local[OBD_LAYER_SLOTS]; /* a hint: slot + 1 of a download that is LOCAL; 0: none */
+	struct obd_down down[OBD_WANT_SLOTS];
 	/* then, at offsets of obd_table_layout: struct obd_frame[nframes], struct obd_bucket[nbuckets] */
 } OBD_LINE_ALIGNED;
 
 /* --- region "fetcher" i ------------------------------------------------------------------------------------------------- */
+
+/* What a job of kind DOWNLOAD led to. Written before its done word. */
+enum obd_down_fault {
+	OBD_DOWN_FAULT_NONE = 0,
+	OBD_DOWN_FAULT_SOURCE, /* the bytes could not be had */
+	OBD_DOWN_FAULT_DISK,   /* the directory or its file system */
+	OBD_DOWN_FAULT_BUSY,   /* somebody else has the partial file open */
+	OBD_DOWN_FAULT_DIGEST, /* the whole is not what the digest says; it was thrown away */
+};
+
+struct obd_down_result {
+	uint32_t fault; /* enum obd_down_fault */
+	uint32_t reserved;
+	uint64_t floor; /* PREPARE: so many bytes are there */
+	/* FINISH: identity of the file */
+	uint64_t dev;
+	uint64_t ino;
+	int64_t mtime_ns;
+};
 
 struct obd_fetcher_area {
 	struct obd_proc proc;
@@ -339,6 +417,7 @@ struct obd_fetcher_area {
 		_Atomic uint64_t word;	       /* seq << 16 | errno: this job's last finished run */
 		char reason[OBD_REASON_BYTES]; /* one line when errno != 0; NUL-terminated by its reader's copy */
 	} done[OBD_JOB_SLOTS] OBD_LINE_ALIGNED;
+	struct obd_down_result down[OBD_JOB_SLOTS];
 } OBD_LINE_ALIGNED;
 
 /* --- region "client" c -------------------------------------------------------------------------------------------------- */
@@ -536,6 +615,23 @@ struct obd_catalog_client {
 	struct obd_reply reply[OBD_OPEN_SLOTS];
 } OBD_LINE_ALIGNED;
 
+enum obd_want_state {
+	OBD_WANT_FREE = 0,
+	OBD_WANT_WANTED,
+};
+
+/* A layer of a registry that is to be downloaded into a directory. */
+struct obd_want {
+	_Atomic uint64_t word; /* uid << 8 | enum obd_want_state */
+	uint32_t layer_slot;
+	uint32_t layer_uid;
+	uint64_t due_ns;      /* not before; monotonic */
+	uint64_t block_bytes; /* of one request */
+	uint32_t max_mbps;    /* of this download alone; 0: no limit of its own */
+	uint32_t try_cnt;
+	char dir[OBD_DIR_BYTES]; /* absolute */
+} OBD_LINE_ALIGNED;
+
 struct obd_catalog {
 	struct obd_proc proc;
 	_Atomic uint32_t next_uid; /* the highest layer or image uid ever given out */
@@ -544,6 +640,7 @@ struct obd_catalog {
 	struct obd_layer layer[OBD_LAYER_SLOTS];
 	struct obd_image image[OBD_IMAGE_SLOTS];
 	struct obd_upper_entry upper[OBD_UPPER_SLOTS];
+	struct obd_want want[OBD_WANT_SLOTS];
 } OBD_LINE_ALIGNED;
 
 /* --- region "upread": indexer ------------------------------------------------------------------------------------------- */
