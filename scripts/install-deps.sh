@@ -11,7 +11,7 @@ set -eu
 build="gcc make pkg-config libcurl4-openssl-dev libssl-dev libaio-dev libyaml-dev liblz4-dev libzstd-dev libjansson-dev
        libarchive-dev libext2fs-dev"
 tests="check libsubunit-dev libiscsi-dev libiscsi-bin docker-registry e2fsprogs zstd python3 curl procps util-linux
-       iproute2 openssl ca-certificates"
+       iproute2 openssl ca-certificates qemu-utils qemu-block-extra libnbd-bin fuse3"
 style="shellcheck clang-format mandoc"
 packages="$build tgt $tests $style"
 

@@ -25,6 +25,7 @@ RUN=$WORK/run
 FAILED=0
 OWN_PIDS=()  # processes to end
 OWN_MOUNTS=() # mount points to undo
+OWN_LOOPS=()  # loop devices to detach
 SUPERVISOR='' TGTD='' TGT_PORT=''
 OLD_HUGEPAGES=''
 
@@ -130,10 +131,14 @@ show_logs() {
 }
 
 cleanup() {
-	local rc=$? i
+	local rc=$? i p
 	trap - EXIT
 	if [ "$FAILED" != 0 ] || [ "$rc" != 0 ]; then show_logs; fi
-	for ((i = ${#OWN_MOUNTS[@]} - 1; i >= 0; i--)); do umount "${OWN_MOUNTS[i]}"; done
+	for ((i = ${#OWN_MOUNTS[@]} - 1; i >= 0; i--)); do
+		mountpoint -q "${OWN_MOUNTS[i]}" || continue
+		case ${OWN_MOUNTS[i]} in */disk) for p in "${OWN_LOOPS[@]}"; do losetup -d "$p" 2>/dev/null; done ;; esac
+		umount "${OWN_MOUNTS[i]}" || umount -l "${OWN_MOUNTS[i]}"
+	done
 	stop_tgtd
 	stop_group >/dev/null
 	for i in "${OWN_PIDS[@]}"; do end_process "$i" 2; done
@@ -387,3 +392,46 @@ mount_image() {
 	mount -o ro,loop,noload "$1" "$MOUNTED" || return 1
 	OWN_MOUNTS+=("$MOUNTED")
 }
+
+# mount_lun LUN ro|rw [mount's options]: a LUN's file system mounted here through user space: qemu's iSCSI client, NBD, a loop
+# device. Sets MOUNTED and DEVICE. 1 when this machine cannot; see can_mount_luns. unmount_lun undoes the last one.
+LUN_MOUNTS=0
+mount_lun() {
+	local lun=$1 mode=$2 dir=$WORK/lun-mount.$LUN_MOUNTS readonly=() pid
+	shift 2
+	[ "$mode" = rw ] || readonly=(-r)
+	mkdir -p "$dir/mnt"
+	: >"$dir/disk"
+	setsid qemu-nbd "${readonly[@]}" --persistent --shared=8 --discard=unmap --cache=none --socket="$dir/nbd" --image-opts \
+		"driver=raw,file.driver=iscsi,file.transport=tcp,file.portal=127.0.0.1:$TGT_PORT,file.target=iqn.2025-01.test:t1,file.lun=$lun" \
+		>>"$WORK/mount.log" 2>&1 </dev/null &
+	echo $! >"$dir/pids"
+	OWN_PIDS+=($!)
+	wait_for 10 test -S "$dir/nbd" || return 1
+	setsid nbdfuse "${readonly[@]}" "$dir/disk" "nbd+unix:///?socket=$dir/nbd" >>"$WORK/mount.log" 2>&1 </dev/null &
+	pid=$!
+	echo $pid >>"$dir/pids"
+	OWN_PIDS+=("$pid")
+	wait_for 10 test -s "$dir/disk" || return 1
+	OWN_MOUNTS+=("$dir/disk")
+	DEVICE=$(losetup -f --show --direct-io=on "${readonly[@]}" "$dir/disk") || return 1
+	OWN_LOOPS+=("$DEVICE")
+	LUN_MOUNTS=$((LUN_MOUNTS + 1))
+	MOUNTED=$dir/mnt
+	[ "${1:-}" = unmounted ] && return 0
+	mount -o "$mode${1:+,$1}" "$DEVICE" "$MOUNTED" || return 1
+	OWN_MOUNTS+=("$MOUNTED")
+}
+
+unmount_lun() {
+	local dir=$WORK/lun-mount.$((LUN_MOUNTS - 1)) p rc=0
+	LUN_MOUNTS=$((LUN_MOUNTS - 1))
+	! mountpoint -q "$dir/mnt" || umount "$dir/mnt" || rc=1
+	losetup -d "$DEVICE" || rc=1
+	wait_for 10 umount "$dir/disk" || rc=1
+	while read -r p; do end_process "$p" 5 || rc=1; done <"$dir/pids"
+	rm -rf "$dir"
+	return $rc
+}
+
+can_mount_luns() { [ -c /dev/fuse ] && losetup -f >/dev/null 2>&1 && command -v qemu-nbd nbdfuse >/dev/null; }
