@@ -143,9 +143,10 @@ struct obd_ix_wait {
 	struct obd_ix_open *open;
 	struct obd_ix_layer *layer; /* NULL: none yet, or it failed */
 	uint32_t number;
-	bool fresh;	/* fetched, or being fetched, during this open by this open's own URL */
-	bool local;	/* a file: its faults are told before the reply PENDING */
-	uint32_t tries; /* how often it failed by another repository's URL */
+	bool fresh;	    /* fetched, or being fetched, during this open by this open's own URL */
+	bool local;	    /* a file: its faults are told before the reply PENDING */
+	uint32_t tries;	    /* how often it failed by another repository's URL */
+	uint32_t bad_tries; /* how often its metadata made no sense */
 };
 
 struct obd_layer *obd_ix_layer_entry(const struct obd_ix_layer *l);

@@ -157,6 +157,9 @@ void obd_ix_layer_errno_text(const struct obd_ix_layer *l, int err, struct obd_e
 	case ETIMEDOUT:
 		obd_err_set(out, err, "timed out at %s", where);
 		return;
+	case EMSGSIZE:
+		obd_err_set(out, err, "has another size at %s", where);
+		return;
 	case EBADMSG:
 		obd_err_set(out, err, "corrupt data");
 		return;

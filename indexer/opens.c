@@ -33,6 +33,7 @@
 #include "shmcache/ring.h"
 
 #define LAYER_TRIES 4u
+#define BAD_LAYER_TRIES 8u
 
 static struct obd_client_area *area(const struct obd_indexer *ix, uint32_t c)
 {
@@ -213,12 +214,20 @@ static bool try_own_url(struct obd_ix_wait *w, const struct obd_ix_layer *l, int
 	return ++w->tries < LAYER_TRIES;
 }
 
+/* Metadata that makes no sense is fetched anew before anybody is told: its checksums are looked at here only. */
+static bool try_again(struct obd_ix_wait *w, const struct obd_ix_layer *l, int err)
+{
+	if (obd_ix_layer_entry(l)->local || (err != EINVAL && err != EBADMSG && err != ENOTSUP && err != EFBIG))
+		return false;
+	return ++w->bad_tries < BAD_LAYER_TRIES;
+}
+
 void obd_ix_open_layer_failed(struct obd_ix_wait *w, const struct obd_ix_layer *l, int err, const char *text)
 {
 	struct obd_ix_open *o = w->open;
 	const struct obd_layer *e = obd_ix_layer_entry(l);
 	obd_ix_open_queue(o);
-	if (o->err || try_own_url(w, l, err))
+	if (o->err || try_own_url(w, l, err) || try_again(w, l, err))
 		return;
 	bool bad = err == EINVAL || err == EBADMSG || err == ENOTSUP;
 	const char *name = e->local ? e->path : e->digest;
