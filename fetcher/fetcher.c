@@ -82,10 +82,22 @@ static int map(struct obd_daemon *d, struct obd_fetcher *f)
 	return -ENOENT;
 }
 
+/* A read should live to see several tries of a transfer that hangs. */
+static struct obd_http_limits http_limits(const struct obd_config *config)
+{
+	uint32_t sec = config->read_timeout_sec / 10;
+	if (!config->read_timeout_sec || sec > 15)
+		sec = 15;
+	if (sec < 2)
+		sec = 2;
+	return (struct obd_http_limits){.stall_s = sec, .connect_ms = sec < 5 ? sec * 1000 : 5000};
+}
+
 static int make_sources(struct obd_daemon *d, struct obd_fetcher *f)
 {
 	f->codec = obd_codec_new();
-	f->http = obd_http_new(d->loop, d->config, NULL, &f->stats);
+	const struct obd_http_limits limits = http_limits(d->config);
+	f->http = obd_http_new(d->loop, d->config, &limits, &f->stats);
 	if (!f->codec || !f->http) {
 		obd_error("no memory for sources");
 		return -ENOMEM;

@@ -179,6 +179,7 @@ static void leg_done(void *arg, const struct obd_source_end *end)
 		run->excuse = end->err;
 	} else {
 		fail(run, end->err == ENOMEM ? EAGAIN : end->err, end->reason);
+		obd_fetch_retry_after(&run->job, end->retry_ms);
 	}
 	leg_over(leg);
 }

@@ -182,11 +182,18 @@ void obd_fetch_fail(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_
 	obd_count(&fs->own->proc, fill_errors, 1);
 }
 
+void obd_fetch_retry_after(struct obd_fetch_job *job, uint32_t ms)
+{
+	if (ms > job->retry_ms)
+		job->retry_ms = ms;
+}
+
 void obd_fetch_done(struct obd_fetchside *fs, struct obd_fetch_job *job, int err, const char *reason)
 {
 	for (uint32_t i = 0; i < job->nblocks; i++)
 		if (!(job->settled >> i & 1))
 			obd_fetch_fail(fs, job, i, err ? err : EIO);
+	obd_store_relaxed(&fs->own->done[job->slot].retry_ms, job->retry_ms);
 	snprintf(fs->own->done[job->slot].reason, OBD_REASON_BYTES, "%s", reason ? reason : "");
 	obd_store_release(&fs->own->done[job->slot].word, job->seq << 16 | (uint64_t)(err & 0xffff)); /* edge: job-done */
 	fs->running[job->slot] = 0;

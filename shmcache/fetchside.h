@@ -30,7 +30,8 @@ struct obd_fetch_job {
 	uint32_t nblocks;
 	uint32_t frame[OBD_JOB_FRAMES];
 	uint64_t generation[OBD_JOB_FRAMES];
-	uint64_t settled; /* bit i: frame i is VALID or FAILED */
+	uint64_t settled;  /* bit i: frame i is VALID or FAILED */
+	uint32_t retry_ms; /* see obd_fetch_retry_after */
 };
 
 struct obd_fetchside {
@@ -72,6 +73,9 @@ void obd_fetch_fail(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_
  * ESTALE, EPROTO, …
  */
 void obd_fetch_done(struct obd_fetchside *fs, struct obd_fetch_job *job, int err, const char *reason);
+
+/* Before obd_fetch_done with a transient errno: the registry asked not to be asked again for so long. */
+void obd_fetch_retry_after(struct obd_fetch_job *job, uint32_t ms);
 
 /*
  * Copies compressed bytes [start, end) of the layer's blob from raw chunks in the cache, as far as a prefix of the range

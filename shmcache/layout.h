@@ -16,7 +16,7 @@
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 4u
+#define OBD_SEG_VERSION 5u
 
 #define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
 #define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
@@ -41,6 +41,7 @@
 #define OBD_RAW_HEAD_BYTES 4096u
 #define OBD_CACHE_LINE 64
 #define OBD_COUNTERS 96
+#define OBD_HOSTS 64 /* registries with a row of their own */
 
 #define OBD_LINE_ALIGNED __attribute__((aligned(OBD_CACHE_LINE)))
 
@@ -371,6 +372,20 @@ struct obd_down {
 	char reason[OBD_REASON_BYTES];
 } OBD_LINE_ALIGNED;
 
+/* How a registry answers (4.11). Zero: a row nobody has. */
+struct obd_table_host {
+	_Atomic uint64_t word;		  /* odd while name and reason change */
+	_Atomic uint64_t hash;		  /* as in struct obd_layer */
+	_Atomic uint64_t first_failed_ns; /* since when nothing but failures came; 0: the last word was an answer */
+	_Atomic uint64_t last_failed_ns;
+	_Atomic uint64_t last_answer_ns;
+	_Atomic uint64_t failures; /* since the last answer */
+	_Atomic uint32_t err;	   /* positive errno of the last failure */
+	_Atomic uint32_t jobs;	   /* under way */
+	char name[OBD_HOST_BYTES];
+	char reason[OBD_REASON_BYTES]; /* of the last failure */
+} OBD_LINE_ALIGNED;
+
 struct obd_table {
 	struct obd_proc proc;
 	_Atomic uint64_t next_generation; /* the highest generation ever given out */
@@ -381,6 +396,7 @@ struct obd_table {
 	_Atomic uint64_t oldest_wait_ns;      /* posting time of the oldest waiting request; 0: none */
 	_Atomic uint32_t queued[OBD_PRIOS];   /* blocks that wait for a job */
 	_Atomic uint32_t inflight[OBD_PRIOS]; /* blocks in jobs, by what they were when the job was issued */
+	struct obd_table_host host[OBD_HOSTS];
 	struct obd_table_client client[OBD_MAX_CLIENTS];
 	struct obd_table_fetcher fetcher[OBD_MAX_FETCHERS];
 	_Atomic uint32_t local[OBD_LAYER_SLOTS]; /* a hint: slot + 1 of a download that is LOCAL; 0: none */
@@ -415,6 +431,7 @@ struct obd_fetcher_area {
 	struct obd_tail jobs_tail; /* cached -> fetcher, consumed */
 	struct {
 		_Atomic uint64_t word;	       /* seq << 16 | errno: this job's last finished run */
+		_Atomic uint32_t retry_ms;     /* errno != 0: how long the registry asked us to stay away; 0: it did not say */
 		char reason[OBD_REASON_BYTES]; /* one line when errno != 0; NUL-terminated by its reader's copy */
 	} done[OBD_JOB_SLOTS] OBD_LINE_ALIGNED;
 	struct obd_down_result down[OBD_JOB_SLOTS];

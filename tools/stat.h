@@ -72,6 +72,9 @@ struct obd_stat_layer {
 	uint64_t file_bytes; /* 0 until MAPPED */
 	uint64_t cached_blocks;
 	uint64_t cached_chunks; /* raw chunks: metadata */
+	uint64_t host_hash;
+	uint64_t waiting;   /* requests of clients without an answer */
+	uint64_t oldest_ns; /* age of the oldest */
 	char host[OBD_HOST_BYTES];
 	char *name; /* digest or path */
 };
@@ -84,6 +87,27 @@ struct obd_stat_image {
 	uint32_t refs;
 	uint32_t nlayers;
 	uint32_t layer_uid[OBD_IMAGE_LAYERS]; /* bottom to top */
+};
+
+enum obd_stat_host_state {
+	OBD_STAT_HOST_OK,      /* its last word was an answer, or nobody waits for it */
+	OBD_STAT_HOST_SILENT,  /* somebody waits, and it has said nothing for a while */
+	OBD_STAT_HOST_FAILING, /* only failures since `since_ns` */
+};
+
+/* A registry that was asked for something. */
+struct obd_stat_host {
+	enum obd_stat_host_state state;
+	uint64_t hash;
+	uint64_t since_ns;   /* how long it is in that state; 0 when OK */
+	uint64_t failures;   /* since it was OK */
+	uint64_t waiting;    /* requests of clients for its layers */
+	uint64_t oldest_ns;  /* age of the oldest of them */
+	uint32_t jobs;	     /* under way with fetchers */
+	uint32_t err;	     /* positive errno of its last failure; 0: none so far */
+	uint64_t err_age_ns; /* of that failure */
+	char name[OBD_HOST_BYTES];
+	char reason[OBD_REASON_BYTES]; /* of that failure */
 };
 
 /* An open that has no final answer yet. */
@@ -106,6 +130,8 @@ struct obd_stat {
 	uint32_t waiting_requests;
 	uint32_t backoff_blocks;
 	uint64_t oldest_wait_ns; /* age of the oldest request that cached knows to wait */
+	uint32_t nhosts;
+	struct obd_stat_host host[OBD_HOSTS];
 	/* clients' areas */
 	uint64_t requests_posted;
 	uint64_t requests_oldest_ns;
@@ -135,6 +161,7 @@ double obd_stat_hit_ratio(const struct obd_stat *st);
 /* Names as they are printed: "valid", "ready", "bytes_fetched"; and a counter's text. Arguments must be in range. */
 const char *obd_stat_frame_state_name(unsigned int state);
 const char *obd_stat_layer_state_name(enum obd_layer_state state);
+const char *obd_stat_host_state_name(enum obd_stat_host_state state);
 const char *obd_stat_counter_name(unsigned int counter);
 const char *obd_stat_counter_text(unsigned int counter);
 

@@ -104,6 +104,7 @@ static int add_layer(struct obd_stat *st, const struct obd_layer_view *v)
 		.blob_bytes = v->blob_bytes,
 		.file_bytes = v->file_bytes,
 		.name = name,
+		.host_hash = v->local ? 0 : v->host_hash,
 	};
 	memcpy(l->host, v->host, sizeof l->host);
 	return 0;
@@ -225,6 +226,20 @@ static uint64_t age(uint64_t since_ns, uint64_t now)
 	return since_ns && since_ns < now ? now - since_ns : 0;
 }
 
+/* Layers are in the order of their slots. */
+static struct obd_stat_layer *find_slot(const struct obd_stat *st, uint32_t slot, uint32_t uid)
+{
+	uint32_t low = 0, high = st->nlayers;
+	while (low < high) {
+		uint32_t mid = low + (high - low) / 2;
+		if (st->layers[mid].slot < slot)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low < st->nlayers && st->layers[low].slot == slot && st->layers[low].uid == uid ? &st->layers[low] : NULL;
+}
+
 static void collect_requests(struct obd_stat *st, const struct obd_client_area *area, uint64_t now)
 {
 	for (uint32_t i = 0; i < OBD_REQ_SLOTS; i++) {
@@ -234,6 +249,12 @@ static void collect_requests(struct obd_stat *st, const struct obd_client_area *
 		uint64_t waits = age(obd_load_relaxed(&area->req[i].posted_ns), now);
 		st->requests_posted++;
 		st->requests_oldest_ns = obd_max_u64(st->requests_oldest_ns, waits);
+		struct obd_stat_layer *l =
+			find_slot(st, obd_load_relaxed(&area->req[i].layer_slot), obd_load_relaxed(&area->req[i].layer_uid));
+		if (!l)
+			continue;
+		l->waiting++;
+		l->oldest_ns = obd_max_u64(l->oldest_ns, waits);
 	}
 }
 
@@ -299,6 +320,61 @@ static int collect_catalog(struct obd_stat *st, const struct obd_segment *seg)
 	return rc ? rc : collect_images(st, seg);
 }
 
+/* --- registries ----------------------------------------------------------------------------------------------------------- */
+
+#define SILENT_NS (400 * OBD_MS_NS) /* so long nobody wonders that there is no answer yet */
+
+/* False: nobody's row, or it changed meanwhile. */
+static bool copy_host(struct obd_stat_host *h, const struct obd_table_host *row, uint64_t now)
+{
+	uint64_t word = obd_load_acquire(&row->word); /* edge: host-row */
+	memset(h, 0, sizeof *h);
+	h->hash = obd_load_relaxed(&row->hash);
+	if (!h->hash || word & 1)
+		return false;
+	memcpy(h->name, row->name, sizeof h->name - 1);
+	memcpy(h->reason, row->reason, sizeof h->reason - 1);
+	h->err = obd_load_relaxed(&row->err);
+	h->jobs = obd_load_relaxed(&row->jobs);
+	h->failures = obd_load_relaxed(&row->failures);
+	h->err_age_ns = age(obd_load_relaxed(&row->last_failed_ns), now);
+	obd_fence_acquire(); /* edge: host-row */
+	return obd_load_relaxed(&row->word) == word;
+}
+
+static void judge_host(struct obd_stat_host *h, const struct obd_table_host *row, uint64_t now)
+{
+	uint64_t failed = obd_load_relaxed(&row->first_failed_ns), answered = obd_load_relaxed(&row->last_answer_ns);
+	uint64_t quiet = answered ? obd_min_u64(age(answered, now), h->oldest_ns) : h->oldest_ns;
+	if (failed) {
+		h->state = OBD_STAT_HOST_FAILING;
+		h->since_ns = age(failed, now);
+	} else if (h->waiting && quiet > SILENT_NS) {
+		h->state = OBD_STAT_HOST_SILENT;
+		h->since_ns = quiet;
+	}
+}
+
+static void collect_hosts(struct obd_stat *st, const struct obd_segment *seg, uint64_t now)
+{
+	for (uint32_t i = 0; i < OBD_HOSTS; i++) {
+		struct obd_stat_host *h = &st->host[st->nhosts];
+		bool good = false;
+		for (int tries = 0; !good && tries < 10; tries++)
+			good = copy_host(h, &seg->table->host[i], now);
+		if (!good)
+			continue;
+		for (uint32_t k = 0; k < st->nlayers; k++) {
+			if (st->layers[k].host_hash != h->hash)
+				continue;
+			h->waiting += st->layers[k].waiting;
+			h->oldest_ns = obd_max_u64(h->oldest_ns, st->layers[k].oldest_ns);
+		}
+		judge_host(h, &seg->table->host[i], now);
+		st->nhosts++;
+	}
+}
+
 int obd_stat_collect(struct obd_stat *st, struct obd_stat_link *link)
 {
 	const struct obd_segment *seg = &link->seg;
@@ -316,7 +392,11 @@ int obd_stat_collect(struct obd_stat *st, struct obd_stat_link *link)
 		rc = collect_catalog(st, seg);
 	if (rc == 0 && st->has_table)
 		rc = collect_table(st, seg, now);
-	return rc ? rc : collect_clients(st, seg, now);
+	if (rc == 0)
+		rc = collect_clients(st, seg, now);
+	if (rc == 0 && st->has_table)
+		collect_hosts(st, seg, now);
+	return rc;
 }
 
 void obd_stat_free(struct obd_stat *st)

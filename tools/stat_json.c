@@ -155,6 +155,28 @@ static json_t *requests(const struct obd_stat *st)
 			 age_ms(st->oldest_wait_ns), "backoff_blocks", num(st->backoff_blocks));
 }
 
+static json_t *registry(const struct obd_stat_host *h)
+{
+	json_t *obj =
+		json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "host", str(h->name), "state",
+			  obd_stat_host_state_name(h->state), "since_ms", age_ms(h->since_ns), "failures", num(h->failures),
+			  "jobs", num(h->jobs), "waiting_requests", num(h->waiting), "oldest_age_ms", age_ms(h->oldest_ns));
+	if (h->err) {
+		put(obj, "last_errno", num(h->err));
+		put(obj, "last_error", str(h->reason));
+		put(obj, "last_error_age_ms", age_ms(h->err_age_ns));
+	}
+	return obj;
+}
+
+static json_t *registries(const struct obd_stat *st)
+{
+	json_t *array = json_array();
+	for (uint32_t i = 0; i < st->nhosts; i++)
+		append(array, registry(&st->host[i]));
+	return array;
+}
+
 static json_t *opens(const struct obd_stat *st)
 {
 	json_t *pending = json_array();
@@ -194,6 +216,7 @@ static json_t *everything(const struct obd_stat *st, const struct obd_stat_link 
 		put(obj, "layers", layers(st));
 	}
 	if (st->has_geometry) {
+		put(obj, "registries", registries(st));
 		put(obj, "requests", requests(st));
 		put(obj, "opens", opens(st));
 		put(obj, "counters", by_role(st));

@@ -27,6 +27,17 @@ const char *obd_stat_layer_state_name(enum obd_layer_state state)
 	return names[state];
 }
 
+const char *obd_stat_host_state_name(enum obd_stat_host_state state)
+{
+	static const char *const names[] = {
+		[OBD_STAT_HOST_OK] = "ok",
+		[OBD_STAT_HOST_SILENT] = "silent",
+		[OBD_STAT_HOST_FAILING] = "failing",
+	};
+	assert((unsigned int)state < OBD_ARRAY_SIZE(names));
+	return names[state];
+}
+
 const char *obd_stat_counter_name(unsigned int counter)
 {
 	static const char *const names[OBD_C_COUNT] = {

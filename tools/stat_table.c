@@ -201,6 +201,24 @@ static void print_layers(FILE *out, const struct obd_stat *st)
 	grid_print(out, &g, true);
 }
 
+static void print_registries(FILE *out, const struct obd_stat *st)
+{
+	struct grid g;
+	char since[CELL_BYTES], oldest[CELL_BYTES];
+	grid_start(&g, "lrrrr");
+	grid_row(&g, "HOST, AND ITS LAST ERROR", "STATE|SINCE|WAITING|OLDEST|JOBS");
+	for (uint32_t i = 0; i < st->nhosts; i++) {
+		const struct obd_stat_host *h = &st->host[i];
+		grid_row(&g, h->name, "%s|%s|%" PRIu64 "|%s|%" PRIu32, obd_stat_host_state_name(h->state),
+			 h->state == OBD_STAT_HOST_OK ? "-" : age_text(h->since_ns, since), h->waiting,
+			 h->waiting ? age_text(h->oldest_ns, oldest) : "-", h->jobs);
+		if (h->state != OBD_STAT_HOST_OK && !g.broken)
+			g.row[g.nrows - 1].last[1] = h->err ? h->reason : "no answer so far";
+	}
+	fprintf(out, "\nregistries (%" PRIu32 ")\n", st->nhosts);
+	grid_print(out, &g, true);
+}
+
 static void print_frames(FILE *out, const struct obd_stat *st)
 {
 	char size[CELL_BYTES];
@@ -272,6 +290,7 @@ void obd_stat_print_tables(FILE *out, const struct obd_stat *st, const struct ob
 	}
 	if (st->has_geometry) {
 		print_cache(out, st);
+		print_registries(out, st);
 		print_in_flight(out, st);
 		print_counters(out, st);
 	} else {

@@ -5,8 +5,9 @@
  * What comes from the network is judged before a byte of it is handed on: status, Content-Range, Content-Length and
  * Content-Encoding must be those of the range asked for. Nothing is retried here.
  *
- *   ENOENT 404, 416   EACCES 401, 403, certificates, plain HTTP where it is not allowed   EPROTO other answers that are no blob
- *   EAGAIN 408, 429, 5xx, broken or short bodies   ECONNREFUSED, EHOSTUNREACH, ECONNRESET, ETIMEDOUT what they say
+ *   ENOENT 404, 410   EACCES 401, 403, certificates, plain HTTP where it is not allowed   EMSGSIZE a blob of another size
+ *   EPROTO an address that cannot be used   EAGAIN 408, 429, 5xx, broken or short bodies, other answers that are no blob
+ * ECONNREFUSED, EHOSTUNREACH, ECONNRESET, ETIMEDOUT what they say
  *
  * Plain HTTP is allowed to loopback addresses and to registries whose entry says insecure; redirects never lead from https
  * to http otherwise. Each hop is checked and authenticated by the settings of its own host, and gets no header that was meant

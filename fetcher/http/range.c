@@ -112,11 +112,11 @@ static struct obd_http_verdict refuse(int err, bool again, const char *what)
 static struct obd_http_verdict judge_partial(const struct obd_http_answer *a, uint64_t start, uint64_t end, uint64_t blob_bytes)
 {
 	if (!a->has_range)
-		return refuse(EPROTO, true, "206 without Content-Range");
+		return refuse(EAGAIN, true, "206 without Content-Range");
 	if (a->first != start || a->last != end - 1)
-		return refuse(EPROTO, true, "Content-Range is another range");
+		return refuse(EAGAIN, true, "Content-Range is another range");
 	if (a->has_total && blob_bytes && a->total != blob_bytes)
-		return refuse(EPROTO, true, "the blob has another size than the image says");
+		return refuse(EMSGSIZE, true, "the blob has another size than the image says");
 	if (a->has_length && a->length != end - start)
 		return refuse(EAGAIN, false, "Content-Length is another length");
 	return (struct obd_http_verdict){.what = ""};
@@ -125,9 +125,9 @@ static struct obd_http_verdict judge_partial(const struct obd_http_answer *a, ui
 static struct obd_http_verdict judge_whole(const struct obd_http_answer *a, uint64_t start, uint64_t end, uint64_t blob_bytes)
 {
 	if (start > OBD_HTTP_DISCARD_MAX)
-		return refuse(EPROTO, true, "the server ignores ranges");
+		return refuse(EAGAIN, true, "the server ignores ranges");
 	if (a->has_length && blob_bytes && a->length != blob_bytes)
-		return refuse(EPROTO, true, "the blob has another size than the image says");
+		return refuse(EMSGSIZE, true, "the blob has another size than the image says");
 	if (a->has_length && a->length < end)
 		return refuse(EAGAIN, false, "the body is too short");
 	return (struct obd_http_verdict){.what = "", .skip = start};
@@ -135,15 +135,17 @@ static struct obd_http_verdict judge_whole(const struct obd_http_answer *a, uint
 
 static struct obd_http_verdict judge_status(long status)
 {
-	if (status == 404 || status == 416)
+	if (status == 404 || status == 410)
 		return refuse(ENOENT, false, "");
+	if (status == 416)
+		return refuse(EMSGSIZE, true, "the blob is shorter than the image says");
 	if (status == 401)
 		return refuse(EACCES, false, "authentication required");
 	if (status == 403)
 		return refuse(EACCES, false, "");
 	if (status == 408 || status == 429 || status >= 500)
 		return refuse(EAGAIN, false, "");
-	return refuse(EPROTO, false, "");
+	return refuse(EAGAIN, false, "");
 }
 
 struct obd_http_verdict obd_http_judge(const struct obd_http_answer *a, long status, uint64_t start, uint64_t end,
@@ -152,9 +154,9 @@ struct obd_http_verdict obd_http_judge(const struct obd_http_answer *a, long sta
 	if (status != 200 && status != 206)
 		return judge_status(status);
 	if (a->encoded)
-		return refuse(EPROTO, true, "the body has a Content-Encoding");
+		return refuse(EAGAIN, true, "the body has a Content-Encoding");
 	if (a->bad_header)
-		return refuse(EPROTO, true, "a header that cannot be read");
+		return refuse(EAGAIN, true, "a header that cannot be read");
 	if (status == 206)
 		return judge_partial(a, start, end, blob_bytes);
 	return judge_whole(a, start, end, blob_bytes);

@@ -283,6 +283,8 @@ bool obd_http_transfer_aim(struct obd_http_transfer *t, const char *url)
 		t->hops++;
 	}
 	if (rc || !allowed) {
+		if (rc && t->hops) /* an address that a server made up; our own would stay wrong */
+			rc = EAGAIN;
 		set_result(t, rc ? rc : EACCES, false,
 			   rc ? what : "plain http is not allowed (registries[].insecure is not set)");
 		return false;
@@ -300,7 +302,7 @@ static const char *redirected(struct obd_http_transfer *t)
 	if (url && t->hops <= OBD_HTTP_HOPS)
 		return url;
 	t->http->stats->err_protocol++;
-	set_result(t, EPROTO, false, url ? "too many redirects" : "a redirect that leads nowhere");
+	set_result(t, EAGAIN, false, url ? "too many redirects" : "a redirect that leads nowhere");
 	return NULL;
 }
 

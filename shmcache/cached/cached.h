@@ -8,6 +8,7 @@
  *   misses.c     wanted blocks: single flight, waiters, back-off
  *   clients.c    clients' requests: reading them, answering them, holding frames until the answer is consumed
  *   jobs.c       jobs for fetchers: build, issue, settle, take back
+ *   hosts.c      registries: limits, and how they answer
  *   readahead.c  streams
  *   adopt.c      what a restarted cached finds
  *
@@ -53,7 +54,9 @@ struct miss {
 	uint16_t job;
 	uint8_t job_bit;
 	uint8_t attempts;
-	uint8_t kind; /* enum obd_job_kind */
+	uint8_t doubts;	   /* definite failures that were not believed yet */
+	uint32_t retry_ms; /* what the registry asked for with the last failure */
+	uint8_t kind;	   /* enum obd_job_kind */
 	uint8_t state;
 	uint8_t prio;
 	uint32_t flow; /* of whom it was asked first: client << 16 | number */
@@ -104,7 +107,7 @@ struct client {
 struct job {
 	bool live;
 	uint8_t kind;
-	uint64_t host_hash;
+	struct host *host; /* NULL: a local file */
 	uint32_t nblocks;
 	uint32_t open_blocks; /* not yet settled */
 	uint8_t prio;	      /* of the miss it was issued for */
@@ -118,9 +121,12 @@ struct fetcher {
 	struct job job[OBD_JOB_SLOTS];
 };
 
-enum { HOSTS = 64 };
 struct host {
-	uint64_t hash;
+	uint64_t hash; /* 0: the slot is free */
+	uint64_t used_ns;
+	uint64_t gave_up; /* reads that were given up since that was last logged */
+	uint64_t gave_up_logged_ns;
+	bool down; /* that it does not answer was logged */
 	uint32_t inflight;
 	uint32_t frames;	/* of its jobs */
 	struct obd_list parked; /* misses that wait for a job slot of this host */
@@ -166,7 +172,7 @@ struct cached {
 	uint32_t npinned; /* by all clients */
 	/* jobs.c */
 	struct fetcher fetcher[OBD_MAX_FETCHERS];
-	struct host host[HOSTS];
+	struct host host[OBD_HOSTS];
 	uint32_t max_job_blocks;
 	uint64_t random;
 	/* readahead.c */
@@ -209,8 +215,9 @@ void obd_miss_queue(struct cached *c, struct miss *m, bool front);
 void obd_miss_unlink(struct cached *c, struct miss *m); /* out of whatever list its state has it in: NEW again */
 void obd_miss_served(struct cached *c, struct miss *m, uint32_t frame); /* VALID (or a probe that succeeded): tell, free */
 void obd_miss_failed(struct cached *c, struct miss *m, int err);	/* back-off, or tell and free */
-void obd_misses_turn(struct cached *c);					/* back-off times that have come */
-void obd_misses_alarm(struct cached *c, uint64_t due_ns);		/* a turn by then; never puts one off */
+bool obd_miss_transient(int err);
+void obd_misses_turn(struct cached *c);			  /* back-off times that have come */
+void obd_misses_alarm(struct cached *c, uint64_t due_ns); /* a turn by then; never puts one off */
 
 /* clients.c */
 int obd_client_up(struct cached *c, uint32_t id, uint64_t incarnation);
@@ -233,7 +240,16 @@ void obd_job_demand(struct cached *c, struct miss *m); /* a waiter joined an INF
 void obd_job_adopt(struct cached *c, uint32_t fetcher, uint32_t slot);
 void obd_job_ring(struct cached *c, uint32_t fetcher, uint32_t slot);
 void obd_jobs_settle(struct cached *c, uint32_t fetcher, uint32_t slot);
-struct host *obd_host(struct cached *c, uint64_t hash);
+
+/* hosts.c */
+void obd_hosts_init(struct cached *c);
+struct host *obd_host(struct cached *c, const struct miss *m); /* its slot, taken if need be; NULL: a local file */
+struct host *obd_host_known(struct cached *c, uint64_t hash);  /* NULL: it has no slot */
+void obd_host_jobs(struct cached *c, const struct host *h);    /* h->inflight changed */
+void obd_host_answered(struct cached *c, struct host *h);
+void obd_host_failed(struct cached *c, struct host *h, int err, const char reason[OBD_REASON_BYTES]);
+bool obd_host_answers(struct cached *c, uint64_t hash);			    /* did it, within the last seconds? */
+void obd_host_gave_up(struct cached *c, uint64_t hash, uint64_t waited_ns); /* a read of it timed out: says so in the log */
 
 /* readahead.c */
 void obd_readahead_miss(struct cached *c, uint32_t flow, uint32_t layer_slot, uint32_t uid, uint32_t block, uint32_t nblocks);

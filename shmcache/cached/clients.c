@@ -135,6 +135,15 @@ void obd_request_done_wait(struct cached *c, struct wait *w, uint32_t frame, int
 		answer(c, r, 0);
 }
 
+static void give_up(struct cached *c, struct request *r, uint64_t now)
+{
+	if (!obd_list_empty(&r->waits)) {
+		const struct wait *w = OBD_LIST_ENTRY(r->waits.next, struct wait, in_req);
+		obd_host_gave_up(c, w->miss->host_hash, now - r->posted_ns);
+	}
+	answer(c, r, ETIMEDOUT);
+}
+
 /* --- requests ---------------------------------------------------------------------------------------------------------------
  */
 
@@ -388,7 +397,7 @@ void obd_clients_expire(struct cached *c)
 			if (word != obd_word(r->seq, OBD_REQ_POSTED))
 				forget(c, r); /* given up */
 			else if (limit && now - r->posted_ns > limit)
-				answer(c, r, ETIMEDOUT);
+				give_up(c, r, now);
 			else if (oldest == 0 || r->posted_ns < oldest)
 				oldest = r->posted_ns;
 		}

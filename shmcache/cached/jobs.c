@@ -18,17 +18,11 @@ void obd_jobs_init(struct cached *c)
 	c->max_job_blocks = (1u << 20) / c->seg.geo.block_bytes;
 	if (c->max_job_blocks > OBD_JOB_FRAMES)
 		c->max_job_blocks = OBD_JOB_FRAMES;
-	for (int i = 0; i < HOSTS; i++)
-		obd_list_init(&c->host[i].parked);
+	obd_hosts_init(c);
 }
 
 /* --- hosts: no host gets more than half of the job slots, or of the frames
  * ----------------------------------------------------------------------- */
-
-struct host *obd_host(struct cached *c, uint64_t hash)
-{
-	return hash ? &c->host[hash % HOSTS] : NULL;
-}
 
 static bool host_full(struct cached *c, const struct host *h)
 {
@@ -37,20 +31,22 @@ static bool host_full(struct cached *c, const struct host *h)
 
 static void host_begin(struct cached *c, const struct job *job)
 {
-	struct host *h = obd_host(c, job->host_hash);
+	struct host *h = job->host;
 	if (h) {
 		h->inflight++;
 		h->frames += job->nblocks;
+		obd_host_jobs(c, h);
 	}
 }
 
 static void host_done(struct cached *c, const struct job *job)
 {
-	struct host *h = obd_host(c, job->host_hash);
+	struct host *h = job->host;
 	if (!h)
 		return;
 	h->inflight--;
 	h->frames -= job->nblocks;
+	obd_host_jobs(c, h);
 	while (!obd_list_empty(&h->parked)) { /* back to the queue, in order */
 		struct miss *m = OBD_LIST_ENTRY(h->parked.next, struct miss, link);
 		obd_miss_queue(c, m, false);
@@ -192,7 +188,7 @@ static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n, e
 	job->live = true;
 	job->kind = first->kind;
 	job->nblocks = job->open_blocks = got;
-	job->host_hash = first->host_hash;
+	job->host = obd_host(c, first);
 	job->prio = (uint8_t)prio;
 	j->kind = first->kind;
 	j->layer_slot = first->layer_slot;
@@ -214,7 +210,7 @@ static bool pump_one(struct cached *c, enum prio prio)
 	if (f < 0)
 		return false;
 	struct miss *m = OBD_LIST_ENTRY(c->queue[prio].next, struct miss, link);
-	struct host *h = obd_host(c, m->host_hash);
+	struct host *h = obd_host(c, m);
 	if (host_full(c, h)) {
 		obd_list_remove(&m->link);
 		obd_list_push_back(&h->parked, &m->link);
@@ -277,6 +273,30 @@ static void settle_block(struct cached *c, struct job *job, uint32_t i, int err_
 	}
 }
 
+/* What the job says of its registry; the reason is the fetcher's text and copied as it is. */
+static void note_host(struct cached *c, uint32_t f, uint32_t s, int err)
+{
+	struct job *job = &c->fetcher[f].job[s];
+	char reason[OBD_REASON_BYTES];
+	if (!job->host)
+		return;
+	memcpy(reason, c->seg.fetcher[f]->done[s].reason, sizeof reason);
+	if (err)
+		obd_host_failed(c, job->host, err, reason);
+	else
+		obd_host_answered(c, job->host);
+}
+
+/* Before the misses fail: how long the registry wants to be left alone. */
+static void note_retry(struct cached *c, uint32_t f, uint32_t s)
+{
+	struct job *job = &c->fetcher[f].job[s];
+	uint32_t ms = obd_load_relaxed(&c->seg.fetcher[f]->done[s].retry_ms);
+	for (uint32_t i = 0; i < OBD_JOB_FRAMES; i++)
+		if (job->miss[i])
+			job->miss[i]->retry_ms = ms;
+}
+
 static void finish(struct cached *c, uint32_t f, uint32_t s)
 {
 	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
@@ -295,15 +315,19 @@ void obd_jobs_settle(struct cached *c, uint32_t f, uint32_t s)
 	uint64_t seq = obd_word_seq(obd_load_relaxed(&c->seg.table->fetcher[f].job[s].word));
 	uint64_t done = obd_load_acquire(&c->seg.fetcher[f]->done[s].word); /* edge: job-done */
 	bool over = done >> 16 == seq;
+	int err = over ? (int)(done & 0xfff) : 0;
+	if (err)
+		note_retry(c, f, s);
 	for (uint32_t i = 0; i < job->nblocks; i++)
 		if (job->miss[i])
 			settle_block(c, job, i, over ? EIO : 0);
 	if (!over)
 		return;
 	struct miss *probe = job->kind == OBD_JOB_PROBE ? job->miss[0] : NULL;
+	note_host(c, f, s, err);
 	finish(c, f, s);
-	if (probe && (done & 0xffff))
-		obd_miss_failed(c, probe, (int)(done & 0xfff ? done & 0xfff : EIO));
+	if (probe && err)
+		obd_miss_failed(c, probe, err);
 	else if (probe)
 		obd_miss_served(c, probe, OBD_NO_FRAME);
 }
@@ -437,7 +461,8 @@ void obd_job_adopt(struct cached *c, uint32_t f, uint32_t s)
 	}
 	struct obd_layer_brief layer;
 	if (obd_catalog_layer_brief(&c->seg, j->layer_slot, j->layer_uid, &layer) == 0 && !layer.local) {
-		job->host_hash = layer.host_hash;
+		const struct miss of = {.host_hash = layer.host_hash, .layer_slot = j->layer_slot, .layer_uid = j->layer_uid};
+		job->host = obd_host(c, &of);
 	}
 	job_begin(c, f, job);
 }

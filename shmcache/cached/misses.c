@@ -10,6 +10,10 @@
 
 #define BACKOFF_FIRST_NS (100 * OBD_MS_NS)
 #define BACKOFF_LAST_NS (5 * OBD_SECOND_NS)
+#define BACKOFF_ALIVE_NS (400 * OBD_MS_NS) /* the longest while the registry answers others: it is a fault, not an outage */
+#define RETRY_AFTER_MAX_MS 30000u
+#define DOUBTS_FIRST 2u /* how often a layer that was never read is asked for again when a registry says no */
+#define DOUBTS_KNOWN 4u /* and one that was read before */
 
 int obd_misses_init(struct cached *c)
 {
@@ -135,7 +139,7 @@ void obd_miss_served(struct cached *c, struct miss *m, uint32_t frame)
 	release(c, m);
 }
 
-static bool transient(int err)
+bool obd_miss_transient(int err)
 {
 	switch (err) {
 	case EAGAIN:
@@ -152,22 +156,38 @@ static bool transient(int err)
 	}
 }
 
-/* Exponential, with a quarter of jitter, so that a host's clients do not come back in step. */
-static uint64_t backoff_ns(struct cached *c, unsigned int attempts)
+/*
+ * Registries and what stands in front of them say 404 or 403, give another size or damaged bytes and do not mean it. So a
+ * definite answer is believed only when it was given several times in a row; the fetcher has tried every route before each.
+ */
+static bool doubtful(struct miss *m, int err)
 {
-	uint64_t ns = BACKOFF_FIRST_NS << (attempts < 8 ? attempts : 8);
+	if (!m->host_hash || (err != ENOENT && err != EACCES && err != EMSGSIZE && err != EBADMSG))
+		return false;
+	bool known = m->kind == OBD_JOB_BLOCKS;
+	if (m->doubts >= (known ? DOUBTS_KNOWN : DOUBTS_FIRST))
+		return false;
+	m->doubts++;
+	return true;
+}
+
+/* Exponential, with a quarter of jitter, so that a host's clients do not come back in step. */
+static uint64_t backoff_ns(struct cached *c, const struct miss *m)
+{
+	uint64_t ns = BACKOFF_FIRST_NS << (m->attempts < 8 ? m->attempts : 8);
 	c->random = c->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	ns = obd_min_u64(ns, BACKOFF_LAST_NS);
+	ns = obd_min_u64(ns, obd_host_answers(c, m->host_hash) ? BACKOFF_ALIVE_NS : BACKOFF_LAST_NS);
+	ns = obd_max_u64(ns, obd_min_u64(m->retry_ms, RETRY_AFTER_MAX_MS) * OBD_MS_NS * 4 / 3);
 	return ns - ns / 4 + (c->random >> 33) % (ns / 2);
 }
 
 void obd_miss_failed(struct cached *c, struct miss *m, int err)
 {
 	m->frame = OBD_NO_FRAME;
-	if (transient(err) && !obd_list_empty(&m->waits)) {
+	if (!obd_list_empty(&m->waits) && (obd_miss_transient(err) || doubtful(m, err))) {
 		obd_miss_unlink(c, m);
 		m->state = MISS_BACKOFF;
-		m->due_ns = obd_clock_ns() + backoff_ns(c, m->attempts);
+		m->due_ns = obd_clock_ns() + backoff_ns(c, m);
 		if (m->attempts < UINT8_MAX)
 			m->attempts++;
 		obd_list_push_back(&c->backoff, &m->link);
