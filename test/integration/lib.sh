@@ -426,10 +426,12 @@ mount_lun() {
 unmount_lun() {
 	local dir=$WORK/lun-mount.$((LUN_MOUNTS - 1)) p rc=0
 	LUN_MOUNTS=$((LUN_MOUNTS - 1))
-	! mountpoint -q "$dir/mnt" || umount "$dir/mnt" || rc=1
-	losetup -d "$DEVICE" || rc=1
-	wait_for 10 umount "$dir/disk" || rc=1
-	while read -r p; do end_process "$p" 5 || rc=1; done <"$dir/pids"
+	if mountpoint -q "$dir/mnt"; then
+		wait_for 60 umount "$dir/mnt" || { echo "cannot unmount $dir/mnt" && return 1; }
+	fi
+	losetup -d "$DEVICE"
+	wait_for 60 umount "$dir/disk" || { echo "cannot unmount $dir/disk" && return 1; }
+	while read -r p; do end_process "$p" 60 || rc=1; done <"$dir/pids"
 	rm -rf "$dir"
 	return $rc
 }
