@@ -38,9 +38,14 @@ static void init_tables(struct obd_indexer *ix)
 	obd_list_init(&ix->starved_opens);
 	obd_list_init(&ix->warming);
 	obd_list_init(&ix->forgotten);
+	obd_list_init(&ix->records);
+	obd_list_init(&ix->trace_writes);
+	obd_list_init(&ix->prefetches);
 	obd_list_init(&ix->ups_ready);
 	obd_list_init(&ix->ups_starved);
 	ix->engine.event_fd = -1;
+	ix->prefetch_most = OBD_IX_PREFETCH_BLOCKS;
+	ix->metadata_first = true;
 }
 
 static bool all_regions(const struct obd_segment *seg)
@@ -84,6 +89,8 @@ static void free_posts(struct obd_list *list)
 static void free_open(struct obd_ix_open *o)
 {
 	free_posts(&o->posts);
+	free(o->record_to);
+	free(o->trace);
 	obd_image_config_free(o->cfg);
 	free(o->lower);
 	free(o->wants);
@@ -107,6 +114,9 @@ void obd_indexer_free(struct obd_indexer *ix)
 {
 	if (!ix)
 		return;
+	obd_ix_engine_stop(&ix->engine);
+	obd_ix_record_free_all(ix);
+	obd_ix_prefetch_free_all(ix);
 	for (uint32_t c = 0; c < OBD_MAX_CLIENTS; c++)
 		for (uint32_t i = 0; i < OBD_OPEN_SLOTS; i++)
 			if (ix->client[c].open[i])
@@ -114,7 +124,6 @@ void obd_indexer_free(struct obd_indexer *ix)
 	for (uint32_t i = 0; i < OBD_LAYER_SLOTS; i++)
 		free_layer(&ix->layer[i]);
 	free_posts(&ix->forgotten);
-	obd_ix_engine_stop(&ix->engine);
 	obd_ix_upper_free_all(ix);
 	obd_arena_done(&ix->arena);
 	free(ix);
@@ -128,6 +137,12 @@ void obd_indexer_set_engine(struct obd_indexer *ix, uint32_t engine)
 void obd_indexer_set_config(struct obd_indexer *ix, const struct obd_config *config)
 {
 	ix->config = config;
+}
+
+void obd_indexer_set_prefetch(struct obd_indexer *ix, uint32_t most, bool metadata_first)
+{
+	ix->prefetch_most = most;
+	ix->metadata_first = metadata_first;
 }
 
 int obd_indexer_event_fd(const struct obd_indexer *ix)
@@ -239,7 +254,8 @@ bool obd_indexer_poll(struct obd_indexer *ix)
 {
 	if (!ix->clients_known)
 		return false;
-	bool did = obd_ix_open_rings(ix);
+	bool did = obd_ix_record_poll(ix); /* before an open that is closed takes its recording along */
+	did |= obd_ix_open_rings(ix);
 	did |= obd_ix_up_rings(ix);
 	did |= obd_ix_engine_reap(&ix->engine);
 	if (obd_ix_answers(ix)) {
@@ -251,6 +267,7 @@ bool obd_indexer_poll(struct obd_indexer *ix)
 	did |= obd_ix_up_start(ix);
 	did |= obd_ix_replies_flush(ix);
 	did |= obd_ix_up_flush(ix);
+	did |= obd_ix_prefetch_pump(ix);
 	if (ix->posted)
 		obd_reader_kick(&ix->reader);
 	ix->posted = false;
@@ -300,6 +317,7 @@ void obd_indexer_tick(struct obd_indexer *ix)
 	obd_proc_heartbeat(&ix->seg->client[0]->proc);
 	if (!ix->clients_known)
 		return;
+	obd_ix_record_tick(ix);
 	obd_ix_open_rings(ix);
 	obd_ix_up_rings(ix);
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)

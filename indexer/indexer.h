@@ -4,8 +4,8 @@
  *
  * It is the only writer of the regions `catalog` and `index`, and client 0 of the cache, through which it reads all metadata.
  * One per process, called on one thread; blocking work on writable layers has threads of its own. Nothing waits for the network
- * or for another process; what does block, shortly, are the reading of image configurations and of writable layers' indexes,
- * and the writing of result files.
+ * or for another process; what does block, shortly, are the reading of image configurations, traces and writable layers'
+ * indexes, and the writing of result files and of the part files of recordings.
  */
 #ifndef OBD_INDEXER_INDEXER_H
 #define OBD_INDEXER_INDEXER_H
@@ -32,6 +32,10 @@ void obd_indexer_set_engine(struct obd_indexer *ix, uint32_t engine);
 /* Whose settings of background download are in force where an image has none. Before the first client; outlives ix. Without it
  * nothing is downloaded. */
 void obd_indexer_set_config(struct obd_indexer *ix, const struct obd_config *config);
+
+/* Prefetch: `most` requests under way at once (prefetchConfig.concurrency); whether file systems' metadata is fetched where
+ * there is no trace. Before the first client. */
+void obd_indexer_set_prefetch(struct obd_indexer *ix, uint32_t most, bool metadata_first);
 
 /* Frees this process's memory. The segment stays as a kill would leave it. */
 void obd_indexer_free(struct obd_indexer *ix);

@@ -12,6 +12,7 @@
  *
  *     wants.c   what is to be downloaded
  *     upper*.c  writable devices (upper.h)
+ *     prefetch.c, fsmeta*.c  what is asked for before anybody reads it (prefetch.h); record.c  traces (record.h)
  *
  * Calls go downwards. Upwards goes only "look again": a finished read puts its layer, and a finished layer the opens that wait
  * for it, into a work list which obd_indexer_poll empties. So no function is called back from its own callee, and an object
@@ -26,7 +27,10 @@
 #include "indexer/arena.h"
 #include "indexer/engine.h"
 #include "indexer/indexer.h"
+#include "indexer/keys.h"
 #include "indexer/pages.h"
+#include "indexer/prefetch.h"
+#include "indexer/record.h"
 #include "indexer/upper.h"
 #include "shmcache/reader.h"
 #include "shmcache/segment.h"
@@ -258,6 +262,12 @@ struct obd_ix_open {
 	struct obd_ix_upper *upper; /* NULL: a read-only device, or not opened yet */
 	uint16_t *wants;	    /* slots, one reference each; NULL: none */
 	uint32_t nwants;
+	char *record_to;      /* an empty trace file, to be written */
+	unsigned char *trace; /* a checked one, to be replayed */
+	uint64_t trace_records;
+	struct obd_ix_record *record;	  /* under way */
+	struct obd_ix_prefetch *prefetch; /* under way */
+	bool prefetch_tried;
 	bool warmed;
 	uint64_t warm_until_ns;
 	/* the first failure */
@@ -341,7 +351,13 @@ struct obd_indexer {
 	struct obd_list starved_fetches;
 	struct obd_list starved_opens;
 	struct obd_list warming;
-	struct obd_list forgotten; /* requests whose answers nobody waits for */
+	struct obd_list forgotten;    /* requests whose answers nobody waits for */
+	struct obd_list records;      /* under way */
+	struct obd_list trace_writes; /* finished, on their way to the disk */
+	struct obd_list prefetches;   /* in turn */
+	uint32_t prefetch_most;	      /* requests under way, of all of them */
+	uint32_t prefetch_in_flight;
+	bool metadata_first;
 	struct obd_list ups_ready;
 	struct obd_list ups_starved;
 	struct obd_pages pages;

@@ -83,6 +83,7 @@ static void reply(struct obd_ix_open *o, enum obd_reply_status status)
 	r->upper_slot = o->upper ? o->upper->slot : 0;
 	r->upper_uid = o->upper ? o->upper->uid : 0;
 	r->err = (uint32_t)o->err;
+	obd_store_relaxed(&r->recording, o->record != NULL);
 	memset(r->reason, 0, sizeof r->reason);
 	memcpy(r->reason, o->reason, strnlen(o->reason, sizeof r->reason - 1));
 	obd_store_release(&r->word, obd_word(o->seq, status)); /* edge: reply-publish; publishes record and image */
@@ -124,6 +125,10 @@ static void release_work(struct obd_ix_open *o)
 	free(o->lower);
 	o->lower = NULL;
 	o->nlowers = 0;
+	free(o->record_to);
+	free(o->trace);
+	o->record_to = NULL;
+	o->trace = NULL;
 	obd_image_config_free(o->cfg);
 	o->cfg = NULL;
 }
@@ -137,6 +142,8 @@ static void close_upper(struct obd_ix_open *o)
 
 void obd_ix_open_free(struct obd_ix_open *o)
 {
+	obd_ix_record_end(o);
+	obd_ix_prefetch_stop(o);
 	release_work(o);
 	close_upper(o);
 	obd_ix_wants_put(o);
@@ -170,6 +177,7 @@ static void write_failure(const struct obd_ix_open *o)
 
 static void finish_failed(struct obd_ix_open *o)
 {
+	obd_ix_prefetch_stop(o);
 	close_upper(o);
 	if (o->image)
 		obd_ix_image_put(o->ix, o->image);
@@ -188,6 +196,8 @@ static void finish_ready(struct obd_ix_open *o)
 	o->finished = true;
 	if (o->upper)
 		obd_ix_upper_publish(o);
+	if (o->record_to)
+		obd_ix_record_start(o, o->record_to);
 	write_result(o->cfg->result_file, "success"); /* before the reply, as above */
 	reply(o, OBD_REPLY_READY);
 	obd_info("%s: opened for client %u: %u layers, %" PRIu64 " segments, %" PRIu64 " bytes, %" PRIu64 " ms", o->path,
@@ -439,6 +449,7 @@ static int step(struct obd_ix_open *o, struct obd_err *err)
 		return -EINPROGRESS;
 	if (rc)
 		return rc;
+	obd_ix_prefetch_start(o); /* beside the warming: what warms is demand, so it comes first */
 	if (step_warm(o)) {
 		reply_pending(o);
 		return -EINPROGRESS;
@@ -480,7 +491,10 @@ static int prepare(struct obd_ix_open *o, struct obd_err *err)
 	if (rc)
 		return rc;
 	log_warnings(o);
-	uint32_t n = o->cfg->lower_count;
+	uint32_t n;
+	rc = obd_ix_prefetch_plan(o, &n, err);
+	if (rc)
+		return rc;
 	if ((!n && !o->cfg->upper_data) || n > OBD_IMAGE_LAYERS)
 		return obd_err_set(err, EINVAL, "lowers: %u layers, 1 to %u expected", n, OBD_IMAGE_LAYERS);
 	o->lower = calloc(n ? n : 1, sizeof(o->lower[0]));
@@ -562,6 +576,7 @@ static bool adopt_posted(struct obd_ix_open *o)
 			return false;
 		open_adopt_image(o, im);
 		o->upper = obd_ix_upper_attach(o, r);
+		obd_ix_record_resume(o);
 		obd_ix_wants_adopt(o);
 	}
 	o->finished = true;
@@ -585,8 +600,10 @@ static void adopt_held(struct obd_ix_open *o)
 		open_adopt_image(o, im);
 	else
 		obd_count(&o->ix->cat->proc, protocol_errors, 1);
-	if (im && ours)
+	if (im && ours) {
 		o->upper = obd_ix_upper_attach(o, r);
+		obd_ix_record_resume(o);
+	}
 	obd_ix_wants_adopt(o);
 	o->finished = true;
 }

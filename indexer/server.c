@@ -8,6 +8,7 @@
 #include "indexer/server.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
@@ -122,6 +123,8 @@ static int start(struct obd_daemon *d)
 	}
 	obd_indexer_set_engine(s->ix, d->config->io_engine);
 	obd_indexer_set_config(s->ix, d->config);
+	const char *meta = getenv("OBD_METADATA_FIRST"); /* for measurements */
+	obd_indexer_set_prefetch(s->ix, d->config->prefetch_concurrency, !meta || strcmp(meta, "0") != 0);
 	rc = hook_up(d);
 	if (rc)
 		obd_error("event loop: %s", strerror(-rc));

@@ -109,17 +109,18 @@ static void want_lower(struct obd_ix_open *o, const struct obd_image_config *cfg
 void obd_ix_wants_take(struct obd_ix_open *o, const struct obd_image_config *cfg)
 {
 	struct obd_download d;
-	if (!o->ix->config || !o->image || o->wants || cfg->lower_count != obd_ix_image_entry(o->ix, o->image)->nlayers)
+	uint32_t n = cfg->lower_count - (cfg->acceleration_layer && cfg->lower_count); /* which is not served */
+	if (!o->ix->config || !o->image || o->wants || n != obd_ix_image_entry(o->ix, o->image)->nlayers)
 		return;
 	obd_image_download(cfg, o->ix->config, &d);
-	if (!d.enable || cfg->lower_count == 0)
+	if (!d.enable || n == 0 || o->record) /* what is recorded is the start as the registry serves it */
 		return;
-	o->wants = calloc(cfg->lower_count, sizeof o->wants[0]);
+	o->wants = calloc(n, sizeof o->wants[0]);
 	if (!o->wants) {
 		obd_warn("%s: out of memory: no background download", o->path);
 		return;
 	}
-	for (uint32_t i = 0; i < cfg->lower_count; i++)
+	for (uint32_t i = 0; i < n; i++)
 		want_lower(o, cfg, i, &d);
 }
 

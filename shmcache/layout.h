@@ -16,7 +16,7 @@
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 5u
+#define OBD_SEG_VERSION 6u
 
 #define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
 #define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
@@ -118,7 +118,13 @@ static inline unsigned int obd_word_state(uint64_t word)
 	X(download_bytes, "bytes written by background downloads")                                         \
 	X(download_errors, "tries of background downloads that failed, and wants that could not be noted") \
 	X(download_mismatches, "downloaded layers that were not what their digest says")                   \
-	X(download_fallbacks, "reads of downloaded layers that went to the registry all the same")
+	X(download_fallbacks, "reads of downloaded layers that went to the registry all the same")         \
+	X(touches, "blocks that a recording device read for the first time")                               \
+	X(touches_dropped, "first reads that a recording misses: the indexer did not keep up")             \
+	X(trace_records, "records written to trace files")                                                 \
+	X(prefetch_asked, "blocks asked for by traces and for file systems' metadata")                     \
+	X(prefetch_skipped, "blocks of these that were in the cache already")                              \
+	X(prefetch_failed, "blocks of these that could not be had")
 
 enum obd_counter {
 #define X(name, text) OBD_C_##name,
@@ -516,6 +522,16 @@ struct obd_upreq {
 };
 _Static_assert(sizeof(struct obd_upreq) == OBD_CACHE_LINE, "one line");
 
+/*
+ * What a recording device read for the first time: block in bits 0-30, number of the layer in its image (0 is the bottom) in
+ * bits 31-38, open slot in bits 39-47, low 16 bits of the open's sequence above.
+ */
+static inline uint64_t obd_touch(uint32_t open_slot, uint64_t seq, uint32_t layer, uint32_t block)
+{
+	return seq << 48 | (uint64_t)(open_slot & 0x1ff) << 39 | (uint64_t)(layer & 0xff) << 31 | (block & OBD_KEY_MAX_BLOCK);
+}
+_Static_assert(OBD_OPEN_SLOTS <= 512 && OBD_IMAGE_LAYERS <= 256, "they fit into the entry");
+
 struct obd_client_area {
 	struct obd_proc proc;
 	struct obd_ring requests;     /* client -> cached */
@@ -524,6 +540,7 @@ struct obd_client_area {
 	struct obd_tail replies_tail; /* indexer -> client, consumed */
 	struct obd_ring ups;	      /* client -> indexer: upper requests */
 	struct obd_tail updones_tail; /* indexer -> client, consumed */
+	struct obd_ring touches;      /* client -> indexer: first reads of devices that record (obd_touch) */
 	struct obd_req req[OBD_REQ_SLOTS];
 	struct obd_open open[OBD_OPEN_SLOTS];
 	struct obd_upreq up[OBD_UP_SLOTS];
@@ -616,18 +633,20 @@ struct obd_reply {
 	_Atomic uint64_t word; /* seq << 8 | enum obd_reply_status; stored last */
 	uint32_t image_slot;
 	uint32_t image_uid;
-	uint32_t err;	     /* positive errno when FAILED */
-	uint32_t upper_slot; /* READY and writable */
-	uint32_t upper_uid;  /* 0: read-only device */
+	uint32_t err;		    /* positive errno when FAILED */
+	uint32_t upper_slot;	    /* READY and writable */
+	uint32_t upper_uid;	    /* 0: read-only device */
+	_Atomic uint32_t recording; /* 1: first reads are wanted in the ring `touches`; goes to 0 while READY, never back */
 	char reason[OBD_REASON_BYTES];
 } OBD_LINE_ALIGNED;
 
 /* indexer's side of one client. */
 struct obd_catalog_client {
-	struct obd_ring replies;    /* indexer -> client */
-	struct obd_tail opens_tail; /* client -> indexer, consumed */
-	struct obd_ring updones;    /* indexer -> client: entry (slot, seq, errno) */
-	struct obd_tail ups_tail;   /* client -> indexer, consumed */
+	struct obd_ring replies;      /* indexer -> client */
+	struct obd_tail opens_tail;   /* client -> indexer, consumed */
+	struct obd_ring updones;      /* indexer -> client: entry (slot, seq, errno) */
+	struct obd_tail ups_tail;     /* client -> indexer, consumed */
+	struct obd_tail touches_tail; /* client -> indexer, consumed */
 	_Atomic uint64_t incarnation;
 	struct obd_reply reply[OBD_OPEN_SLOTS];
 } OBD_LINE_ALIGNED;

@@ -76,8 +76,8 @@ X(cert_key_file, "certConfig.keyFile", PATH, 0, 4000, "", "", OBD_OPT_PLANNED, \
   "Key of that certificate.") \
 X(user_agent, "userAgent", STR, 0, 1024, "", "", 0, \
   "User-Agent that registries see; empty: overlaybd/VERSION.") \
-X(prefetch_concurrency, "prefetchConfig.concurrency", U32, 1, 1024, 16, "", OBD_OPT_PLANNED, \
-  "Requests in flight while a recorded trace is replayed.") \
+X(prefetch_concurrency, "prefetchConfig.concurrency", U32, 1, 1024, 16, "", 0, \
+  "Requests in flight for what is fetched ahead: recorded traces, and metadata of file systems.") \
 X(exporter_enable, "exporterConfig.enable", BOOL, 0, 0, false, "", OBD_OPT_PLANNED, \
   "Serve metrics over HTTP.") \
 X(exporter_uri_prefix, "exporterConfig.uriPrefix", STR, 0, 1024, "/metrics", "", OBD_OPT_PLANNED, \

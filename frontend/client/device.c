@@ -162,13 +162,14 @@ static int adopt_upper(struct obd_device *dev, uint32_t slot, uint32_t uid, uint
 	return rc;
 }
 
-static void ready(struct obd_device *dev, const struct obd_reply *r)
+/* r: in the catalog. copy: of it, checked. */
+static void ready(struct obd_device *dev, const struct obd_reply *r, const struct obd_reply *copy)
 {
-	uint32_t image_slot = r->image_slot, image_uid = r->image_uid;
+	uint32_t image_slot = copy->image_slot, image_uid = copy->image_uid;
 	uint64_t bytes;
 	int rc = adopt_image(dev, image_slot, image_uid, &bytes);
 	if (rc == 0)
-		rc = adopt_upper(dev, r->upper_slot, r->upper_uid, &bytes);
+		rc = adopt_upper(dev, copy->upper_slot, copy->upper_uid, &bytes);
 	if (rc == -EROFS) {
 		fail(dev, EROFS, "the image has no upper layer any more");
 		return;
@@ -188,6 +189,7 @@ static void ready(struct obd_device *dev, const struct obd_reply *r)
 	dev->bytes = bytes;
 	dev->usable = true;
 	dev->state = OBD_DEVICE_READY;
+	obd_touches_start(dev, r);
 	obd_ios_resume(dev);
 	announce(dev);
 }
@@ -210,7 +212,7 @@ static void handle_reply(struct obd_client *c, uint32_t slot)
 	if (obd_word_state(word) == OBD_REPLY_PENDING && dev->state == OBD_DEVICE_OPENING)
 		dev->state = OBD_DEVICE_PENDING;
 	else if (obd_word_state(word) == OBD_REPLY_READY)
-		ready(dev, &copy);
+		ready(dev, r, &copy);
 	else if (obd_word_state(word) == OBD_REPLY_FAILED)
 		fail(dev, copy.err > 0 && copy.err < 4096 ? (int)copy.err : EIO, copy.reason);
 }
@@ -247,6 +249,7 @@ void obd_device_lost(struct obd_device *dev)
 	obd_warn("%s: its image was dropped, opening it again", dev->path);
 	obd_count(&dev->client->reader.own->proc, protocol_errors, 1);
 	dev->usable = false;
+	obd_touches_stop(dev);
 	obd_ios_again(dev);
 	give_slot(dev);
 	obd_device_post(dev);
@@ -260,6 +263,7 @@ void obd_devices_lost(struct obd_client *c)
 	OBD_LIST_FOREACH (it, &c->devices) {
 		struct obd_device *dev = OBD_LIST_ENTRY(it, struct obd_device, link);
 		dev->usable = false;
+		obd_touches_stop(dev);
 		dev->slot = -1;
 		dev->index = NULL;
 		dev->index_count = 0;
@@ -274,6 +278,7 @@ void obd_devices_again(struct obd_client *c)
 {
 	obd_ring_skip(&peer(c)->replies, &c->reader.own->replies_tail);
 	obd_store_relaxed(&c->reader.own->opens.head, obd_load_acquire(&peer(c)->opens_tail.tail));
+	obd_store_relaxed(&c->reader.own->touches.head, obd_load_acquire(&peer(c)->touches_tail.tail));
 	obd_ups_attach(c);
 	OBD_LIST_FOREACH (it, &c->devices) {
 		struct obd_device *dev = OBD_LIST_ENTRY(it, struct obd_device, link);
@@ -355,6 +360,7 @@ int obd_client_open(struct obd_client *c, const char *path, obd_device_fn *fn, v
 void obd_client_close(struct obd_device *dev)
 {
 	obd_ios_fail(dev, -ECANCELED);
+	obd_touches_stop(dev);
 	give_slot(dev);
 	obd_list_remove(&dev->up_turn);
 	obd_list_remove(&dev->link);

@@ -6,6 +6,7 @@
  *   device.c  opens: the open table, replies, adopting an image's index
  *   io.c      reads: index lookup, copies, requests for what is missing
  *   write.c   writes, and whatever else is asked of the indexer about an upper layer
+ *   touch.c   what a device that records reads for the first time
  *
  * If this process dies, its socket closes, and cached and the indexer drop what it asked for. If the group dies, its
  * segment is unmapped at once, so that a new group can have its huge pages; when that one has granted its own, devices are
@@ -90,6 +91,14 @@ struct obd_client {
 	struct obd_err why; /* the last failed handshake */
 };
 
+/* Blocks noted lately, so that the ring is told of each about once; forgetting one only has it told again. */
+#define OBD_TOUCHES 8192u
+
+struct obd_touches {
+	const _Atomic uint32_t *wanted; /* in the reply: 0 when the recording has ended */
+	uint64_t seen[OBD_TOUCHES];
+};
+
 struct obd_device {
 	struct obd_list link;
 	struct obd_client *client;
@@ -112,6 +121,7 @@ struct obd_device {
 	struct obd_upmap map;		    /* of the upper, when usable and writable */
 	const _Atomic uint64_t *upper_word; /* while it is upper_seen, map is this device's */
 	uint64_t upper_seen;
+	struct obd_touches *touches; /* NULL: does not record */
 	/* the image, copied out of the catalog and checked */
 	const _Atomic uint64_t *image_word; /* while it is image_seen, index and layers are this image's */
 	uint64_t image_seen;
@@ -148,6 +158,11 @@ void obd_client_free_pieces(struct obd_client *c);
 void obd_io_finish(struct obd_io *io, int result);
 void obd_io_continue(struct obd_io *io);		/* a read: posts what it can */
 void obd_io_upper_answer(struct obd_piece *p, int err); /* a read's piece of the upper is copied (err 0), or cannot be had */
+
+/* touch.c */
+void obd_touches_start(struct obd_device *dev, const struct obd_reply *r); /* usable, and r wants its first reads */
+void obd_touches_stop(struct obd_device *dev);
+void obd_touches_add(struct obd_device *dev, uint32_t layer, uint32_t block); /* dev->touches is set */
 
 /* write.c */
 void obd_ups_attach(struct obd_client *c); /* a new segment is there: all slots are free */

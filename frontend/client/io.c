@@ -117,6 +117,8 @@ static enum resolve read_layer(struct obd_io *io, uint32_t layer, uint64_t moff,
 			return PARTLY;
 		if (rc && rc != -EAGAIN)
 			return BROKEN;
+		if (__builtin_expect(dev->touches != NULL, 0))
+			obd_touches_add(dev, layer, (uint32_t)block);
 		*did += n;
 	}
 	return RESOLVED;

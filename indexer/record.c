@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "indexer/record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/log.h"
+#include "common/format/trace.h"
+#include "indexer/internal.h"
+
+/* A recording under way. */
+struct obd_ix_record {
+	struct obd_list link; /* in ix->records */
+	struct obd_ix_open *open;
+	char *trace;
+	int part;	      /* the part file */
+	uint32_t block_bytes; /* of the touches */
+	struct obd_ix_keys keys;
+	size_t written; /* of them, in the part file */
+	bool full;
+	bool broken; /* the part file cannot be written: said once */
+};
+
+/* A finished trace on its way to the disk. */
+struct write_task {
+	struct obd_ix_task task;
+	struct obd_list link; /* in ix->trace_writes */
+	char *trace;
+	unsigned char *bytes;
+	size_t len;
+	int err;
+};
+
+static char *beside(const char *trace, const char *suffix)
+{
+	size_t n = strlen(trace) + strlen(suffix) + 1;
+	char *path = malloc(n);
+	if (path)
+		snprintf(path, n, "%s%s", trace, suffix);
+	return path;
+}
+
+static void remove_beside(const char *trace, const char *suffix)
+{
+	char *path = beside(trace, suffix);
+	if (path && unlink(path) && errno != ENOENT)
+		obd_warn("%s: cannot be removed: %s", path, strerror(errno));
+	free(path);
+}
+
+static bool is_beside(const char *trace, const char *suffix)
+{
+	struct stat st;
+	char *path = beside(trace, suffix);
+	bool there = path && (lstat(path, &st) == 0 || errno != ENOENT);
+	free(path);
+	return there;
+}
+
+/* Makes or opens a file beside the trace. A descriptor or a negative errno. */
+static int open_beside(const char *trace, const char *suffix, int flags)
+{
+	char *path = beside(trace, suffix);
+	int fd = path ? open(path, flags | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644) : -1;
+	int rc = fd >= 0 ? fd : path ? -errno : -ENOMEM;
+	free(path);
+	return rc;
+}
+
+/* --- what was touched --------------------------------------------------------------------------------------------------- */
+
+static void add(struct obd_ix_record *r, uint64_t key)
+{
+	bool fresh;
+	if (obd_ix_keys_add(&r->keys, key, OBD_TRACE_RECORDS_MAX, &fresh) || r->full)
+		return;
+	obd_warn("%s: the trace is full: what is read from now on is not recorded", r->trace);
+	r->full = true;
+}
+
+/* The record of one key; false: the layer has no such block. */
+static bool record_of(const struct obd_ix_record *r, uint64_t key, struct obd_trace_record *out)
+{
+	const struct obd_indexer *ix = r->open->ix;
+	const struct obd_image *e = obd_ix_image_entry(ix, r->open->image);
+	uint32_t layer = obd_ix_key_layer(key);
+	if (layer >= e->nlayers)
+		return false;
+	uint64_t bytes = ix->cat->layer[e->layer_slot[layer]].file_bytes;
+	uint64_t off = (uint64_t)obd_ix_key_block(key) * r->block_bytes;
+	*out = (struct obd_trace_record){.layer = layer, .offset = off};
+	if (off < bytes)
+		out->count = obd_min_u64(r->block_bytes, bytes - off);
+	return off < bytes;
+}
+
+/* --- the part file ------------------------------------------------------------------------------------------------------ */
+
+static void part_append(struct obd_ix_record *r)
+{
+	size_t n = r->keys.count - r->written;
+	unsigned char *buf = n ? malloc(n * OBD_TRACE_RECORD_BYTES) : NULL;
+	size_t len = 0;
+	if (!buf)
+		return;
+	for (size_t i = r->written; i < r->keys.count; i++) {
+		struct obd_trace_record rec;
+		if (!record_of(r, r->keys.key[i], &rec))
+			continue;
+		obd_trace_encode(buf + len, &rec);
+		len += OBD_TRACE_RECORD_BYTES;
+	}
+	ssize_t put = write(r->part, buf, len);
+	if (put != (ssize_t)len && !r->broken) {
+		obd_warn("%s.part: cannot be written (%s): the recording goes on in memory", r->trace,
+			 put < 0 ? strerror(errno) : "short write");
+		r->broken = true;
+	}
+	r->written = r->keys.count;
+	free(buf);
+}
+
+/* Takes up what an earlier process left, and cuts a torn record off. */
+static void part_load(struct obd_ix_record *r, const struct obd_image *e)
+{
+	const struct obd_indexer *ix = r->open->ix;
+	unsigned char rec[OBD_TRACE_RECORD_BYTES];
+	struct obd_trace_record t;
+	off_t at = 0;
+	for (; pread(r->part, rec, sizeof rec, at) == (ssize_t)sizeof rec && !r->full; at += (off_t)sizeof rec) {
+		uint64_t first, count;
+		if (!obd_trace_decode(rec, &t) || t.layer >= e->nlayers || t.count > OBD_TRACE_COUNT_MAX ||
+		    !obd_trace_blocks(&t, ix->cat->layer[e->layer_slot[t.layer]].file_bytes, r->block_bytes, &first, &count))
+			continue;
+		for (uint64_t b = first; b < first + count; b++)
+			add(r, obd_ix_key(t.layer, b));
+	}
+	r->written = r->keys.count;
+	if (ftruncate(r->part, at) || lseek(r->part, at, SEEK_SET) < 0)
+		obd_warn("%s.part: %s", r->trace, strerror(errno));
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------------------ */
+
+/* The trace as it goes to the disk. NULL: memory. */
+static unsigned char *whole_trace(const struct obd_ix_record *r, size_t *len, uint64_t *records)
+{
+	unsigned char *file = malloc(OBD_TRACE_HEADER_BYTES + (r->keys.count + 1) * OBD_TRACE_RECORD_BYTES);
+	unsigned char *at = file ? file + OBD_TRACE_HEADER_BYTES : NULL;
+	struct obd_trace_record run = {.count = 0}, next;
+	for (size_t i = 0; file && i < r->keys.count; i++) {
+		if (!record_of(r, r->keys.key[i], &next))
+			continue;
+		if (run.count && obd_trace_join(&run, &next))
+			continue;
+		if (run.count) {
+			obd_trace_encode(at, &run);
+			at += OBD_TRACE_RECORD_BYTES;
+		}
+		run = next;
+	}
+	if (!file)
+		return NULL;
+	if (run.count) {
+		obd_trace_encode(at, &run);
+		at += OBD_TRACE_RECORD_BYTES;
+	}
+	*len = (size_t)(at - file);
+	*records = (*len - OBD_TRACE_HEADER_BYTES) / OBD_TRACE_RECORD_BYTES;
+	obd_trace_header(file, file + OBD_TRACE_HEADER_BYTES, *records);
+	return file;
+}
+
+/* The trace keeps the owner and the mode that the empty file had. 0 or a positive errno. */
+static int put_file(const char *trace, const unsigned char *bytes, size_t len)
+{
+	struct stat st;
+	char *tmp = beside(trace, ".tmp");
+	int err = 0;
+	int fd = open_beside(trace, ".tmp", O_WRONLY | O_TRUNC);
+	if (fd < 0 || !tmp) {
+		err = fd < 0 ? -fd : ENOMEM;
+		goto out;
+	}
+	err = obd_ix_io_now(fd, true, (void *)(uintptr_t)bytes, len, 0);
+	if (!err && stat(trace, &st) == 0 && (fchown(fd, st.st_uid, st.st_gid) || fchmod(fd, st.st_mode & 07777)))
+		err = errno;
+	if (!err && (fsync(fd) || rename(tmp, trace)))
+		err = errno;
+	if (err)
+		unlink(tmp);
+out:
+	if (fd >= 0)
+		close(fd);
+	free(tmp);
+	return err;
+}
+
+static void write_run(struct obd_ix_task *task)
+{
+	struct write_task *w = OBD_CONTAINER_OF(task, struct write_task, task);
+	w->err = put_file(w->trace, w->bytes, w->len);
+	if (w->err)
+		return;
+	remove_beside(w->trace, ".part");
+	remove_beside(w->trace, ".lock");
+	int fd = open_beside(w->trace, ".ok", O_WRONLY);
+	if (fd >= 0)
+		close(fd);
+	else
+		w->err = -fd;
+}
+
+static void write_free(struct write_task *w)
+{
+	obd_list_remove(&w->link);
+	free(w->trace);
+	free(w->bytes);
+	free(w);
+}
+
+static void write_done(struct obd_ix_task *task)
+{
+	struct write_task *w = OBD_CONTAINER_OF(task, struct write_task, task);
+	if (w->err)
+		obd_error("%s: the trace cannot be written: %s", w->trace, strerror(w->err));
+	else
+		obd_info("%s: the trace is whole", w->trace);
+	write_free(w);
+}
+
+static void record_free(struct obd_ix_record *r)
+{
+	if (r->open)
+		r->open->record = NULL;
+	obd_list_remove(&r->link);
+	if (r->part >= 0)
+		close(r->part);
+	free(r->trace);
+	obd_ix_keys_free(&r->keys);
+	free(r);
+}
+
+/* Only a thread waits for the disk. */
+static void hand_over(struct obd_ix_record *r)
+{
+	struct obd_indexer *ix = r->open->ix;
+	struct write_task *w = calloc(1, sizeof *w);
+	uint64_t records = 0;
+	if (w)
+		w->bytes = whole_trace(r, &w->len, &records);
+	if (!w || !w->bytes) {
+		free(w);
+		obd_error("%s: out of memory for the trace", r->trace);
+		return;
+	}
+	w->trace = r->trace;
+	r->trace = NULL;
+	w->task.run = write_run;
+	w->task.done = write_done;
+	obd_list_push_back(&ix->trace_writes, &w->link);
+	obd_count(&ix->cat->proc, trace_records, records);
+	obd_info("%s: recorded %zu blocks as %" PRIu64 " records", w->trace, r->keys.count, records);
+	obd_ix_engine_run(&ix->engine, &w->task);
+}
+
+void obd_ix_record_end(struct obd_ix_open *o)
+{
+	if (!o->record)
+		return;
+	obd_ix_record_poll(o->ix);
+	obd_store_relaxed(&o->ix->cat->client[o->client].reply[o->slot].recording, 0);
+	hand_over(o->record);
+	record_free(o->record);
+}
+
+/* --- the beginning ------------------------------------------------------------------------------------------------------ */
+
+/* Two devices cannot write one trace, nor can one begin while the last one's is still on its way. */
+static bool in_use(const struct obd_indexer *ix, const char *trace)
+{
+	OBD_LIST_FOREACH (it, &ix->records)
+		if (strcmp(OBD_LIST_ENTRY(it, struct obd_ix_record, link)->trace, trace) == 0)
+			return true;
+	OBD_LIST_FOREACH (it, &ix->trace_writes)
+		if (strcmp(OBD_LIST_ENTRY(it, struct write_task, link)->trace, trace) == 0)
+			return true;
+	return false;
+}
+
+/* A lock file that is there already was left by a death in the middle: its part file is gone on with. */
+static int make_lock(const char *trace, bool *go_on)
+{
+	*go_on = is_beside(trace, ".lock");
+	int fd = open_beside(trace, ".lock", O_WRONLY);
+	if (fd < 0)
+		return fd;
+	close(fd);
+	remove_beside(trace, ".ok");
+	return 0;
+}
+
+/* go_on: this recording is an earlier process's; if the lock file went meanwhile, the next look at it ends the recording. */
+static int open_files(struct obd_ix_record *r, bool go_on)
+{
+	int rc = go_on ? 0 : make_lock(r->trace, &go_on);
+	if (rc)
+		return rc;
+	r->part = open_beside(r->trace, ".part", O_RDWR | (go_on ? 0 : O_TRUNC));
+	if (r->part < 0)
+		return r->part;
+	part_load(r, obd_ix_image_entry(r->open->ix, r->open->image));
+	return 0;
+}
+
+static int begin(struct obd_ix_open *o, const char *trace, bool go_on, struct obd_err *err)
+{
+	struct obd_indexer *ix = o->ix;
+	if (in_use(ix, trace))
+		return obd_err_set(err, EBUSY, "another device records into it");
+	int rc = ix->engine.started ? 0 : obd_ix_engine_start(&ix->engine, ix->engine_kind, err);
+	if (rc)
+		return rc;
+	struct obd_ix_record *r = calloc(1, sizeof *r);
+	if (!r)
+		return -ENOMEM;
+	r->part = -1;
+	r->open = o;
+	r->block_bytes = ix->seg->geo.block_bytes;
+	obd_list_init(&r->link);
+	r->trace = strdup(trace);
+	rc = r->trace ? open_files(r, go_on) : -ENOMEM;
+	if (rc) {
+		record_free(r);
+		return rc;
+	}
+	o->record = r;
+	obd_list_push_back(&ix->records, &r->link);
+	return 0;
+}
+
+bool obd_ix_record_start(struct obd_ix_open *o, const char *trace)
+{
+	struct obd_err err = {{0}};
+	int rc = begin(o, trace, false, &err);
+	if (rc)
+		obd_warn("%s: reads are not recorded in %s: %s", o->path, trace, err.msg[0] ? err.msg : strerror(-rc));
+	else
+		obd_info("%s: records its reads in %s until %s.lock is removed", o->path, trace, trace);
+	return rc == 0;
+}
+
+void obd_ix_record_resume(struct obd_ix_open *o)
+{
+	struct obd_image_config *cfg = NULL;
+	struct obd_err err = {{0}};
+	_Atomic uint32_t *recording = &o->ix->cat->client[o->client].reply[o->slot].recording;
+	if (!o->image || !obd_load_relaxed(recording))
+		return;
+	int rc = obd_image_config_load(o->path, &cfg, &err);
+	if (!rc && !cfg->record_trace_path)
+		rc = obd_err_set(&err, ENOENT, "the configuration names no trace any more");
+	if (!rc)
+		rc = begin(o, cfg->record_trace_path, true, &err);
+	obd_image_config_free(cfg);
+	if (!rc)
+		return;
+	obd_warn("%s: the recording ends: %s", o->path, err.msg[0] ? err.msg : strerror(-rc));
+	obd_store_relaxed(recording, 0);
+}
+
+/* --- touches ------------------------------------------------------------------------------------------------------------ */
+
+static void take(struct obd_indexer *ix, uint32_t c, uint64_t entry)
+{
+	struct obd_ix_open *o = ix->client[c].open[entry >> 39 & (OBD_OPEN_SLOTS - 1)];
+	if (o && o->record && (o->seq & 0xffff) == entry >> 48)
+		add(o->record, entry & ((UINT64_C(1) << 39) - 1));
+}
+
+/* Entries leave the ring when they are in the part file. */
+static bool take_ring(struct obd_indexer *ix, uint32_t c)
+{
+	const struct obd_ring *ring = &ix->seg->client[c]->touches;
+	struct obd_tail *own = &ix->cat->client[c].touches_tail;
+	uint64_t tail = obd_load_relaxed(&own->tail);
+	uint64_t head = obd_load_acquire(&ring->head); /* edge: ring-publish */
+	if (head == tail)
+		return false;
+	if (head - tail > OBD_RING_ENTRIES) {
+		obd_count(&ix->cat->proc, protocol_errors, 1);
+		tail = head;
+	}
+	for (; tail != head; tail++)
+		take(ix, c, obd_load_relaxed(&ring->entry[tail & (OBD_RING_ENTRIES - 1)]));
+	OBD_LIST_FOREACH (it, &ix->records)
+		part_append(OBD_LIST_ENTRY(it, struct obd_ix_record, link));
+	obd_store_release(&own->tail, head); /* edge: ring-consume */
+	return true;
+}
+
+bool obd_ix_record_poll(struct obd_indexer *ix)
+{
+	bool did = false;
+	for (uint32_t c = 1; c < OBD_MAX_CLIENTS && !obd_list_empty(&ix->records); c++)
+		if (ix->client[c].up)
+			did |= take_ring(ix, c);
+	return did;
+}
+
+void obd_ix_record_tick(struct obd_indexer *ix)
+{
+	obd_ix_record_poll(ix);
+	OBD_LIST_FOREACH_SAFE (it, &ix->records) {
+		struct obd_ix_record *r = OBD_LIST_ENTRY(it, struct obd_ix_record, link);
+		if (!is_beside(r->trace, ".lock"))
+			obd_ix_record_end(r->open);
+	}
+}
+
+void obd_ix_record_free_all(struct obd_indexer *ix)
+{
+	OBD_LIST_FOREACH_SAFE (it, &ix->records)
+		record_free(OBD_LIST_ENTRY(it, struct obd_ix_record, link));
+	OBD_LIST_FOREACH_SAFE (it, &ix->trace_writes)
+		write_free(OBD_LIST_ENTRY(it, struct write_task, link));
+}
