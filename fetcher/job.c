@@ -166,6 +166,8 @@ static unsigned char *leg_room(void *arg, size_t *n)
 static int leg_data(void *arg, const unsigned char *buf, size_t n)
 {
 	struct leg *leg = arg;
+	if (!leg->run->layer.local)
+		leg->run->job.net_bytes += n;
 	return obd_decoder_feed(&leg->decoder, buf, n);
 }
 

@@ -194,6 +194,7 @@ void obd_fetch_done(struct obd_fetchside *fs, struct obd_fetch_job *job, int err
 		if (!(job->settled >> i & 1))
 			obd_fetch_fail(fs, job, i, err ? err : EIO);
 	obd_store_relaxed(&fs->own->done[job->slot].retry_ms, job->retry_ms);
+	obd_store_relaxed(&fs->own->done[job->slot].net_bytes, job->net_bytes);
 	snprintf(fs->own->done[job->slot].reason, OBD_REASON_BYTES, "%s", reason ? reason : "");
 	obd_store_release(&fs->own->done[job->slot].word, job->seq << 16 | (uint64_t)(err & 0xffff)); /* edge: job-done */
 	fs->running[job->slot] = 0;

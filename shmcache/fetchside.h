@@ -30,8 +30,9 @@ struct obd_fetch_job {
 	uint32_t nblocks;
 	uint32_t frame[OBD_JOB_FRAMES];
 	uint64_t generation[OBD_JOB_FRAMES];
-	uint64_t settled;  /* bit i: frame i is VALID or FAILED */
-	uint32_t retry_ms; /* see obd_fetch_retry_after */
+	uint32_t retry_ms;  /* see obd_fetch_retry_after */
+	uint64_t settled;   /* bit i: frame i is VALID or FAILED */
+	uint64_t net_bytes; /* what came from the network for it: the fetcher adds, obd_fetch_done tells */
 };
 
 struct obd_fetchside {

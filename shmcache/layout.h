@@ -438,6 +438,7 @@ struct obd_fetcher_area {
 	struct {
 		_Atomic uint64_t word;	       /* seq << 16 | errno: this job's last finished run */
 		_Atomic uint32_t retry_ms;     /* errno != 0: how long the registry asked us to stay away; 0: it did not say */
+		_Atomic uint64_t net_bytes;    /* of it: what came from the network */
 		char reason[OBD_REASON_BYTES]; /* one line when errno != 0; NUL-terminated by its reader's copy */
 	} done[OBD_JOB_SLOTS] OBD_LINE_ALIGNED;
 	struct obd_down_result down[OBD_JOB_SLOTS];

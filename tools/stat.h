@@ -129,7 +129,9 @@ struct obd_stat {
 	uint64_t cached_frames_raw;		    /* VALID frames that hold raw chunks */
 	uint32_t waiting_requests;
 	uint32_t backoff_blocks;
-	uint64_t oldest_wait_ns; /* age of the oldest request that cached knows to wait */
+	uint32_t queued[OBD_PRIOS];   /* blocks that wait for a job */
+	uint32_t inflight[OBD_PRIOS]; /* blocks in jobs */
+	uint64_t oldest_wait_ns;      /* age of the oldest request that cached knows to wait */
 	uint32_t nhosts;
 	struct obd_stat_host host[OBD_HOSTS];
 	/* clients' areas */
@@ -160,6 +162,7 @@ double obd_stat_hit_ratio(const struct obd_stat *st);
 
 /* Names as they are printed: "valid", "ready", "bytes_fetched"; and a counter's text. Arguments must be in range. */
 const char *obd_stat_frame_state_name(unsigned int state);
+const char *obd_stat_prio_name(unsigned int prio);
 const char *obd_stat_layer_state_name(enum obd_layer_state state);
 const char *obd_stat_host_state_name(enum obd_stat_host_state state);
 const char *obd_stat_counter_name(unsigned int counter);

@@ -309,6 +309,10 @@ static int collect_table(struct obd_stat *st, const struct obd_segment *seg, uin
 {
 	st->waiting_requests = obd_load_relaxed(&seg->table->waiting_requests);
 	st->backoff_blocks = obd_load_relaxed(&seg->table->backoff_blocks);
+	for (int p = 0; p < OBD_PRIOS; p++) {
+		st->queued[p] = obd_load_relaxed(&seg->table->queued[p]);
+		st->inflight[p] = obd_load_relaxed(&seg->table->inflight[p]);
+	}
 	st->oldest_wait_ns = age(obd_load_relaxed(&seg->table->oldest_wait_ns), now);
 	return collect_frames(st, seg);
 }

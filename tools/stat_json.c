@@ -148,11 +148,20 @@ static json_t *cache(const struct obd_stat *st)
 	return obj;
 }
 
+static json_t *by_prio(const uint32_t *n)
+{
+	json_t *o = json_object();
+	for (int p = 0; p < OBD_PRIOS; p++)
+		json_object_set_new(o, obd_stat_prio_name((unsigned int)p), num(n[p]));
+	return o;
+}
+
 static json_t *requests(const struct obd_stat *st)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "in_flight", num(st->requests_posted), "oldest_age_ms",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "in_flight", num(st->requests_posted), "oldest_age_ms",
 			 age_ms(st->requests_oldest_ns), "waiting", num(st->waiting_requests), "waiting_oldest_age_ms",
-			 age_ms(st->oldest_wait_ns), "backoff_blocks", num(st->backoff_blocks));
+			 age_ms(st->oldest_wait_ns), "backoff_blocks", num(st->backoff_blocks), "queued_blocks",
+			 by_prio(st->queued), "inflight_blocks", by_prio(st->inflight));
 }
 
 static json_t *registry(const struct obd_stat_host *h)

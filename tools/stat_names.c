@@ -15,6 +15,18 @@ const char *obd_stat_frame_state_name(unsigned int state)
 	return names[state];
 }
 
+const char *obd_stat_prio_name(unsigned int prio)
+{
+	static const char *const names[OBD_PRIOS] = {
+		[OBD_PRIO_DEMAND] = "demand",
+		[OBD_PRIO_READAHEAD] = "readahead",
+		[OBD_PRIO_PREFETCH] = "prefetch",
+		[OBD_PRIO_DOWNLOAD] = "download",
+	};
+	assert(prio < OBD_PRIOS);
+	return names[prio];
+}
+
 const char *obd_stat_layer_state_name(enum obd_layer_state state)
 {
 	static const char *const names[] = {

@@ -253,6 +253,11 @@ static void print_in_flight(FILE *out, const struct obd_stat *st)
 	fprintf(out, "\nin flight\n");
 	fprintf(out, "  requests %" PRIu64 ", oldest %s; %" PRIu32 " wait for blocks, %" PRIu32 " blocks in back-off\n",
 		st->requests_posted, age_text(st->requests_oldest_ns, oldest), st->waiting_requests, st->backoff_blocks);
+	fprintf(out, "  blocks queued and under way:");
+	for (int p = 0; p < OBD_PRIOS; p++)
+		fprintf(out, "%s %s %" PRIu32 "/%" PRIu32, p ? "," : "", obd_stat_prio_name((unsigned int)p), st->queued[p],
+			st->inflight[p]);
+	putc('\n', out);
 	fprintf(out, "  opens %" PRIu32 " pending, %" PRIu64 " held\n", st->npending, st->opens_held);
 	for (uint32_t i = 0; i < st->npending; i++) {
 		fprintf(out, "    frontend %" PRIu32 ", %s: ", st->pending[i].client, age_text(st->pending[i].age_ns, age));

@@ -6,6 +6,8 @@
  *   frames.c     the frame table: transitions, buckets, free list
  *   evict.c      which VALID frame goes next (private memory, rebuilt after a restart)
  *   misses.c     wanted blocks: single flight, waiters, back-off
+ *   flows.c      what is queued, by host, priority and image: whose turn is it
+ *   link.c       how much to have under way at a host
  *   clients.c    clients' requests: reading them, answering them, holding frames until the answer is consumed
  *   jobs.c       jobs for fetchers: build, issue, settle, take back
  *   hosts.c      registries: limits, and how they answer
@@ -27,6 +29,7 @@
 
 #include "common/base/list.h"
 #include "common/daemon/daemon.h"
+#include "shmcache/cached/link.h"
 #include "shmcache/catalog.h"
 #include "shmcache/lookup.h"
 #include "shmcache/ring.h"
@@ -40,9 +43,10 @@ enum miss_state { MISS_NEW, MISS_QUEUED, MISS_INFLIGHT, MISS_BACKOFF };
 
 /* One wanted block, or one wanted probe (kind PROBE: no key, never in the hash). */
 struct miss {
-	struct obd_list link;  /* queue of its priority, back-off list, a host's parked list, or a job's probe */
+	struct obd_list link;  /* a flow's queue, or the back-off list */
 	struct obd_list waits; /* struct wait, by in_miss */
 	struct miss *hash_next;
+	struct flow *in; /* QUEUED */
 	uint64_t key;
 	uint64_t due_ns; /* BACKOFF */
 	uint64_t host_hash;
@@ -59,7 +63,8 @@ struct miss {
 	uint8_t kind;	   /* enum obd_job_kind */
 	uint8_t state;
 	uint8_t prio;
-	uint32_t flow; /* of whom it was asked first: client << 16 | number */
+	uint32_t flow; /* who asked for it first, or most urgently: client << 16 | number */
+	uint32_t cost; /* bytes it will take on the wire, about */
 	bool mark;     /* readahead goes on when a reader comes to this block */
 };
 
@@ -107,7 +112,11 @@ struct client {
 struct job {
 	bool live;
 	uint8_t kind;
-	struct host *host; /* NULL: a local file */
+	struct flow *flow; /* it counts for; NULL: adopted */
+	struct host *host;
+	uint64_t cost;	     /* bytes, about */
+	uint64_t issued_ns;  /* 0: adopted, so nobody knows */
+	uint64_t host_bytes; /* under way at its host with it */
 	uint32_t nblocks;
 	uint32_t open_blocks; /* not yet settled */
 	uint8_t prio;	      /* of the miss it was issued for */
@@ -121,15 +130,40 @@ struct fetcher {
 	struct job job[OBD_JOB_SLOTS];
 };
 
+/*
+ * What one image wants from one host, while some of it is queued or under way. Its queues are served in turns with those of the
+ * host's other flows of the same priority (flows.c).
+ */
+struct flow {
+	struct flow *hash_next;
+	struct host *host;
+	uint32_t id;	 /* client << 16 | number */
+	uint32_t jobs;	 /* under way */
+	uint32_t queued; /* misses in all its queues */
+	uint32_t frames; /* of its jobs */
+	uint64_t bytes;
+	struct obd_list queue[PRIOS]; /* struct miss, oldest first */
+	struct obd_list turn[PRIOS];  /* in host->turns while the queue is not empty */
+	int64_t credit[PRIOS];	      /* bytes it may take before it is another's turn; below 0: it took more */
+};
+
+enum { LOCAL_HOST = OBD_HOSTS, FLOW_CHAINS = 256 };
 struct host {
+	bool local;    /* files: no link, no limit, no row */
 	uint64_t hash; /* 0: the slot is free */
 	uint64_t used_ns;
 	uint64_t gave_up; /* reads that were given up since that was last logged */
 	uint64_t gave_up_logged_ns;
 	bool down; /* that it does not answer was logged */
-	uint32_t inflight;
-	uint32_t frames;	/* of its jobs */
-	struct obd_list parked; /* misses that wait for a job slot of this host */
+	uint32_t jobs;
+	uint32_t frames;   /* of its jobs */
+	uint32_t low_jobs; /* those that nobody waited for when they were issued */
+	uint32_t low_frames;
+	uint64_t bytes; /* of its jobs, about */
+	uint32_t queued[PRIOS];
+	struct obd_list turns[PRIOS]; /* struct flow */
+	struct flow nobody;	      /* takes what there is no memory for a flow of its own for */
+	struct link link;
 };
 
 #define STREAMS 512
@@ -160,8 +194,8 @@ struct cached {
 	uint32_t miss_mask;
 	uint32_t nmisses;
 	uint32_t nbackoff;
-	struct obd_list queue[PRIOS];
-	uint32_t queued[PRIOS];	  /* misses in state QUEUED, parked ones too */
+	struct flow *flow_hash[FLOW_CHAINS];
+	uint32_t queued[PRIOS];	  /* misses in state QUEUED */
 	uint32_t inflight[PRIOS]; /* misses in jobs, by the job's priority */
 	struct obd_list backoff;
 	struct obd_loop_timer *timer;
@@ -172,7 +206,9 @@ struct cached {
 	uint32_t npinned; /* by all clients */
 	/* jobs.c */
 	struct fetcher fetcher[OBD_MAX_FETCHERS];
-	struct host host[OBD_HOSTS];
+	struct host host[OBD_HOSTS + 1];
+	uint32_t next_host; /* whose turn it is */
+	uint64_t pump_ns;   /* the time, while jobs are issued */
 	uint32_t max_job_blocks;
 	uint64_t random;
 	/* readahead.c */
@@ -209,7 +245,8 @@ void obd_misses_free(struct cached *c); /* all requests are gone already */
 struct miss *obd_miss_find(struct cached *c, uint64_t key);
 struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
 			  enum prio prio, uint32_t flow);
-void obd_miss_promote(struct cached *c, struct miss *m, enum prio prio, uint32_t flow); /* one more waits: never sinks */
+void obd_miss_place(struct cached *c, struct miss *m, const struct obd_layer_brief *layer); /* its host and cost */
+void obd_miss_promote(struct cached *c, struct miss *m, enum prio prio, uint32_t flow);	    /* one more waits: never sinks */
 void obd_miss_left(struct cached *c, struct miss *m); /* one waits no more; the last one takes what is not under way with it */
 void obd_miss_queue(struct cached *c, struct miss *m, bool front);
 void obd_miss_unlink(struct cached *c, struct miss *m); /* out of whatever list its state has it in: NEW again */
@@ -218,6 +255,18 @@ void obd_miss_failed(struct cached *c, struct miss *m, int err);	/* back-off, or
 bool obd_miss_transient(int err);
 void obd_misses_turn(struct cached *c);			  /* back-off times that have come */
 void obd_misses_alarm(struct cached *c, uint64_t due_ns); /* a turn by then; never puts one off */
+
+/* flows.c */
+void obd_flows_init(struct cached *c);
+void obd_flows_free(struct cached *c);
+void obd_flow_push(struct cached *c, struct miss *m, bool front);
+void obd_flow_pull(struct cached *c, struct miss *m);
+void obd_flow_put(struct cached *c, struct flow *f); /* frees it when nothing of it is queued or under way */
+/* Whose turn it is at h, of those that `may` (room in bytes, 0: not now); its oldest miss, and the room in *room. NULL:
+ * nobody's. */
+typedef uint64_t obd_flow_may_fn(struct cached *c, const struct flow *f, enum prio prio);
+struct miss *obd_flow_next(struct cached *c, struct host *h, enum prio prio, obd_flow_may_fn *may, uint64_t *room);
+void obd_flow_charge(struct flow *f, enum prio prio, uint64_t bytes);
 
 /* clients.c */
 int obd_client_up(struct cached *c, uint32_t id, uint64_t incarnation);
@@ -243,9 +292,9 @@ void obd_jobs_settle(struct cached *c, uint32_t fetcher, uint32_t slot);
 
 /* hosts.c */
 void obd_hosts_init(struct cached *c);
-struct host *obd_host(struct cached *c, const struct miss *m); /* its slot, taken if need be; NULL: a local file */
+struct host *obd_host(struct cached *c, const struct miss *m); /* its slot, taken if need be; local files have one too */
 struct host *obd_host_known(struct cached *c, uint64_t hash);  /* NULL: it has no slot */
-void obd_host_jobs(struct cached *c, const struct host *h);    /* h->inflight changed */
+void obd_host_jobs(struct cached *c, const struct host *h);    /* h->jobs changed */
 void obd_host_answered(struct cached *c, struct host *h);
 void obd_host_failed(struct cached *c, struct host *h, int err, const char reason[OBD_REASON_BYTES]);
 bool obd_host_answers(struct cached *c, uint64_t hash);			    /* did it, within the last seconds? */

@@ -157,20 +157,18 @@ struct wanted {
 	enum prio prio;
 };
 
-static int check(struct cached *c, const struct wanted *w, uint64_t *host_hash)
+static int check(struct cached *c, const struct wanted *w, struct obd_layer_brief *layer)
 {
-	struct obd_layer_brief layer;
 	if (w->kind > OBD_JOB_PROBE || w->nblocks > OBD_REQ_BLOCKS || (w->kind != OBD_JOB_PROBE && w->nblocks == 0))
 		return EPROTO;
-	int rc = obd_catalog_layer_brief(&c->seg, w->layer_slot, w->uid, &layer);
+	int rc = obd_catalog_layer_brief(&c->seg, w->layer_slot, w->uid, layer);
 	if (rc)
 		return -rc;
-	*host_hash = layer.local ? 0 : layer.host_hash;
 	if (w->kind == OBD_JOB_PROBE)
 		return 0;
-	if (w->kind == OBD_JOB_BLOCKS && layer.state < OBD_LAYER_MAPPED)
+	if (w->kind == OBD_JOB_BLOCKS && layer->state < OBD_LAYER_MAPPED)
 		return EPROTO;
-	uint64_t blocks = obd_layer_blocks(&layer, w->kind == OBD_JOB_RAW, c->seg.geo.block_bytes);
+	uint64_t blocks = obd_layer_blocks(layer, w->kind == OBD_JOB_RAW, c->seg.geo.block_bytes);
 	return w->block < blocks && w->nblocks <= blocks - w->block ? 0 : ERANGE;
 }
 
@@ -186,7 +184,8 @@ static int wait_for(struct request *r, struct miss *m)
 	return 0;
 }
 
-static int want_block(struct cached *c, struct request *r, const struct wanted *w, uint32_t block, uint64_t host_hash)
+static int want_block(struct cached *c, struct request *r, const struct wanted *w, uint32_t block,
+		      const struct obd_layer_brief *layer)
 {
 	uint64_t key = obd_key(w->uid, w->kind == OBD_JOB_RAW, block);
 	uint32_t f = obd_frame_find(c, key);
@@ -201,7 +200,7 @@ static int want_block(struct cached *c, struct request *r, const struct wanted *
 		m = obd_miss_new(c, (enum obd_job_kind)w->kind, w->layer_slot, w->uid, block, w->prio, w->flow);
 		if (!m)
 			return ENOMEM;
-		m->host_hash = host_hash;
+		obd_miss_place(c, m, layer);
 		obd_miss_queue(c, m, false);
 	} else {
 		obd_count(&c->seg.table->proc, joins, 1);
@@ -212,12 +211,12 @@ static int want_block(struct cached *c, struct request *r, const struct wanted *
 	return err;
 }
 
-static int want_probe(struct cached *c, struct request *r, const struct wanted *w, uint64_t host_hash)
+static int want_probe(struct cached *c, struct request *r, const struct wanted *w, const struct obd_layer_brief *layer)
 {
 	struct miss *m = obd_miss_new(c, OBD_JOB_PROBE, w->layer_slot, w->uid, 0, w->prio, w->flow);
 	if (!m)
 		return ENOMEM;
-	m->host_hash = host_hash;
+	obd_miss_place(c, m, layer);
 	obd_miss_queue(c, m, false);
 	return wait_for(r, m);
 }
@@ -225,16 +224,16 @@ static int want_probe(struct cached *c, struct request *r, const struct wanted *
 /* All blocks are asked for under a guard wait, so that r is not answered before the last one was looked at. */
 static void serve(struct cached *c, struct request *r, const struct wanted *w)
 {
-	uint64_t host_hash = 0;
+	struct obd_layer_brief layer;
 	uint64_t seq = r->seq;
 	struct wait guard = {.req = r};
 	obd_list_init(&guard.in_miss);
 	obd_list_push_back(&r->waits, &guard.in_req);
-	int err = check(c, w, &host_hash);
+	int err = check(c, w, &layer);
 	if (!err && w->kind == OBD_JOB_PROBE)
-		err = want_probe(c, r, w, host_hash);
+		err = want_probe(c, r, w, &layer);
 	for (uint32_t i = 0; !err && w->kind != OBD_JOB_PROBE && i < w->nblocks && r->active && r->seq == seq; i++)
-		err = want_block(c, r, w, w->block + i, host_hash);
+		err = want_block(c, r, w, w->block + i, &layer);
 	obd_list_remove(&guard.in_req);
 	if (!r->active || r->seq != seq)
 		return;
@@ -405,8 +404,4 @@ void obd_clients_expire(struct cached *c)
 	obd_store_relaxed(&c->seg.table->oldest_wait_ns, oldest);
 	obd_store_relaxed(&c->seg.table->waiting_requests, c->nwaiting);
 	obd_store_relaxed(&c->seg.table->backoff_blocks, c->nbackoff);
-	for (int p = 0; p < PRIOS; p++) {
-		obd_store_relaxed(&c->seg.table->queued[p], c->queued[p]);
-		obd_store_relaxed(&c->seg.table->inflight[p], c->inflight[p]);
-	}
 }

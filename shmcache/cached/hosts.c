@@ -3,8 +3,8 @@
  * Registries as cached knows them: what each is given at a time, and how it answers (doc/architecture.md 4.11).
  *
  * A host has a slot here and the row of the same number in the table, which obd-stat reads. The slot is taken with the first
- * job for the host and given to another one when all are taken and this one has nothing under way. With more hosts busy at once
- * than there are slots, several share one; they then share its limits, and the row shows the first of them.
+ * block wanted of the host and given to another one when all are taken and this one has nothing queued or under way. With more
+ * hosts busy at once than there are slots, several share one; they then share its limits, and the row shows the first of them.
  *
  * The rows are ours, so a restarted cached goes on with them. Reasons come from fetchers: copied within bounds, ended with NUL.
  */
@@ -39,19 +39,26 @@ static void row_end(struct obd_table_host *row)
 void obd_hosts_init(struct cached *c)
 {
 	for (int i = 0; i < OBD_HOSTS; i++) {
-		obd_list_init(&c->host[i].parked);
 		c->host[i].hash = obd_load_relaxed(&c->seg.table->host[i].hash);
 		obd_store_relaxed(&c->seg.table->host[i].jobs, 0);
 	}
 }
 
-/* The one of those with nothing under way that was used least recently; a slot that was never used is the oldest of all. */
+static bool idle(const struct host *h)
+{
+	uint32_t queued = 0;
+	for (int p = 0; p < PRIOS; p++)
+		queued += h->queued[p];
+	return h->jobs == 0 && queued == 0;
+}
+
+/* The one of those with nothing to do that was used least recently; a slot that was never used is the oldest of all. */
 static struct host *idle_slot(struct cached *c)
 {
 	struct host *best = NULL;
 	for (int i = 0; i < OBD_HOSTS; i++) {
 		struct host *h = &c->host[i];
-		if (h->inflight || !obd_list_empty(&h->parked))
+		if (!idle(h))
 			continue;
 		if (!best || h->used_ns < best->used_ns)
 			best = h;
@@ -88,13 +95,14 @@ struct host *obd_host_known(struct cached *c, uint64_t hash)
 struct host *obd_host(struct cached *c, const struct miss *m)
 {
 	if (!m->host_hash)
-		return NULL;
+		return &c->host[LOCAL_HOST];
 	struct host *h = obd_host_known(c, m->host_hash);
 	if (!h) {
 		h = idle_slot(c);
 		if (!h)
 			return &c->host[m->host_hash % OBD_HOSTS];
 		h->hash = m->host_hash;
+		memset(&h->link, 0, sizeof h->link);
 		name_row(c, row_of(c, h), m);
 	}
 	h->used_ns = obd_clock_ns();
@@ -103,7 +111,7 @@ struct host *obd_host(struct cached *c, const struct miss *m)
 
 void obd_host_jobs(struct cached *c, const struct host *h)
 {
-	obd_store_relaxed(&row_of(c, h)->jobs, h->inflight);
+	obd_store_relaxed(&row_of(c, h)->jobs, h->jobs);
 }
 
 /* --- how it answers ------------------------------------------------------------------------------------------------------- */

@@ -7,10 +7,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/base/clock.h"
+#include "common/base/util.h"
 #include "shmcache/cached/cached.h"
 
 /* Jobs that a fetcher may have under way, by the priority of the next: the last ones are for those who wait. */
-enum { LIVE_MAX = 32 };
+enum { LIVE_MAX = 48 };
 static const uint32_t live_max[PRIOS] = {LIVE_MAX, LIVE_MAX / 4, LIVE_MAX / 4, LIVE_MAX / 8};
 
 void obd_jobs_init(struct cached *c)
@@ -21,38 +23,6 @@ void obd_jobs_init(struct cached *c)
 	obd_hosts_init(c);
 }
 
-/* --- hosts: no host gets more than half of the job slots, or of the frames
- * ----------------------------------------------------------------------- */
-
-static bool host_full(struct cached *c, const struct host *h)
-{
-	return h && (h->inflight >= c->seg.geo.nfetchers * LIVE_MAX / 2 || h->frames >= c->seg.geo.nframes / 2);
-}
-
-static void host_begin(struct cached *c, const struct job *job)
-{
-	struct host *h = job->host;
-	if (h) {
-		h->inflight++;
-		h->frames += job->nblocks;
-		obd_host_jobs(c, h);
-	}
-}
-
-static void host_done(struct cached *c, const struct job *job)
-{
-	struct host *h = job->host;
-	if (!h)
-		return;
-	h->inflight--;
-	h->frames -= job->nblocks;
-	obd_host_jobs(c, h);
-	while (!obd_list_empty(&h->parked)) { /* back to the queue, in order */
-		struct miss *m = OBD_LIST_ENTRY(h->parked.next, struct miss, link);
-		obd_miss_queue(c, m, false);
-	}
-}
-
 /* --- what is under way ------------------------------------------------------------------------------------------------------
  */
 
@@ -61,20 +31,74 @@ static uint32_t job_blocks(const struct job *job)
 	return job->nblocks ? job->nblocks : 1;
 }
 
+/* `by` is 1 or -1, as unsigned numbers add up all the same. */
+static void count_job(struct cached *c, uint32_t f, const struct job *job, uint32_t by)
+{
+	struct host *h = job->host;
+	uint32_t low = job->prio == PRIO_DEMAND ? 0 : by;
+	c->fetcher[f].live += by;
+	c->fetcher[f].live_by_prio[job->prio] += by;
+	c->inflight[job->prio] += by * job_blocks(job);
+	h->jobs += by;
+	h->frames += by * job->nblocks;
+	h->low_jobs += low;
+	h->low_frames += low * job->nblocks;
+	if (job->flow)
+		job->flow->frames += by * job->nblocks;
+	if (!h->local)
+		obd_host_jobs(c, h);
+}
+
 static void job_begin(struct cached *c, uint32_t f, struct job *job)
 {
-	c->fetcher[f].live++;
-	c->fetcher[f].live_by_prio[job->prio]++;
-	c->inflight[job->prio] += job_blocks(job);
-	host_begin(c, job);
+	count_job(c, f, job, 1);
+	job->host->bytes += job->cost;
+	job->host_bytes = job->host->bytes;
+	if (job->flow)
+		job->flow->bytes += job->cost;
 }
 
 static void job_over(struct cached *c, uint32_t f, struct job *job)
 {
-	c->fetcher[f].live--;
-	c->fetcher[f].live_by_prio[job->prio]--;
-	c->inflight[job->prio] -= job_blocks(job);
-	host_done(c, job);
+	count_job(c, f, job, UINT32_MAX);
+	job->host->bytes -= job->cost;
+	if (!job->flow)
+		return;
+	job->flow->bytes -= job->cost;
+	job->flow->jobs--;
+	obd_flow_put(c, job->flow);
+}
+
+/* --- who may ----------------------------------------------------------------------------------------------------------------
+ * No host gets more than half of the job slots, or of the frames; no flow more than two thirds of its host's, and what nobody
+ * waits for no more than half of that. The first job of a flow that waits is above that, and above what its link has room for:
+ * a storm that is stuck leaves the others of its host a way through.
+ */
+
+/* What one flow may have of the frames. */
+static uint32_t flow_frames(const struct cached *c)
+{
+	uint32_t most = c->seg.geo.nframes / 2;
+	return most - most / 3;
+}
+
+static uint64_t may(struct cached *c, const struct flow *f, enum prio prio)
+{
+	struct host *h = f->host;
+	uint32_t most = c->seg.geo.nfetchers * LIVE_MAX / 2, most_frames = c->seg.geo.nframes / 2;
+	bool first = prio == PRIO_DEMAND && f->jobs == 0;
+	if (h->local)
+		return UINT64_MAX;
+	if (h->frames >= most_frames)
+		return 0;
+	if (!first && (h->jobs >= most || f->jobs >= most - most / 3 || f->frames >= flow_frames(c)))
+		return 0;
+	if (prio != PRIO_DEMAND && (h->low_jobs >= most / 2 || h->low_frames >= most_frames / 2))
+		return 0;
+	struct link_want w = {
+		.flow = f->id, .background = prio > PRIO_READAHEAD, .flow_bytes = f->bytes, .host_bytes = h->bytes};
+	uint64_t room = obd_link_room(&h->link, &w, c->pump_ns);
+	return !room && (first || h->jobs == 0) ? 1 : room;
 }
 
 /* --- issue
@@ -113,26 +137,32 @@ static struct miss *queued_neighbour(struct cached *c, const struct miss *m, uin
 	return n && n->state == MISS_QUEUED ? n : NULL;
 }
 
-/* The run of wanted blocks around m. Raw chunk 0 is the blob's head and stands alone. */
-static uint32_t collect(struct cached *c, struct miss *m, struct miss **run)
+/* The run of wanted blocks around m, of `room` bytes unless m alone has more. What is less urgent goes behind m, never before
+ * it. Raw chunk 0 is the blob's head and stands alone. */
+static uint32_t collect(struct cached *c, struct miss *m, uint64_t room, struct miss **run)
 {
+	uint32_t used = m->in->frames, frames = flow_frames(c);
+	uint32_t most = used < frames ? (uint32_t)obd_min_u64(c->max_job_blocks, frames - used) : 1;
 	struct miss *before[OBD_JOB_FRAMES];
 	uint32_t nbefore = 0, n = 0;
 	uint32_t lowest = m->kind == OBD_JOB_RAW ? 1 : 0;
-	for (uint32_t b = m->block; b > lowest && nbefore + 1 < c->max_job_blocks; b--) {
+	uint64_t bytes = m->cost;
+	for (uint32_t b = m->block; b > lowest && nbefore + 1 < most; b--) {
 		struct miss *x = queued_neighbour(c, m, b - 1);
-		if (!x)
+		if (!x || x->prio > m->prio || bytes + x->cost > room)
 			break;
+		bytes += x->cost;
 		before[nbefore++] = x;
 	}
 	while (nbefore > 0)
 		run[n++] = before[--nbefore];
 	run[n++] = m;
 	bool alone = m->kind == OBD_JOB_RAW && m->block == 0;
-	for (uint32_t b = m->block; !alone && b < OBD_KEY_MAX_BLOCK && n < c->max_job_blocks; b++) {
+	for (uint32_t b = m->block; !alone && b < OBD_KEY_MAX_BLOCK && n < most; b++) {
 		struct miss *x = queued_neighbour(c, m, b + 1);
-		if (!x)
+		if (!x || bytes + x->cost > room)
 			break;
+		bytes += x->cost;
 		run[n++] = x;
 	}
 	return n;
@@ -159,76 +189,113 @@ static void put_block(struct cached *c, uint32_t f, uint32_t s, uint32_t i, stru
 	m->job_bit = (uint8_t)i;
 }
 
+/* Takes frames for as many of the run as can be had; a probe needs none. */
+static void put_blocks(struct cached *c, uint32_t f, uint32_t s, struct miss **run, uint32_t n)
+{
+	struct job *job = &c->fetcher[f].job[s];
+	if (run[0]->kind == OBD_JOB_PROBE) {
+		obd_miss_unlink(c, run[0]);
+		run[0]->state = MISS_INFLIGHT;
+		job->miss[0] = run[0];
+		job->cost = run[0]->cost;
+		return;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t frame = obd_frame_alloc(c);
+		if (frame == OBD_NO_FRAME)
+			return;
+		put_block(c, f, s, i, run[i], frame);
+		job->miss[i] = run[i];
+		job->cost += run[i]->cost;
+		job->nblocks++;
+	}
+}
+
+static uint64_t demanded(const struct job *job)
+{
+	uint64_t demand = 0;
+	for (uint32_t i = 0; i < job->nblocks; i++)
+		demand |= (uint64_t)!obd_list_empty(&job->miss[i]->waits) << i;
+	return demand;
+}
+
 /* Frames are FILLING first, then the fields, then ISSUED, then the ring: the order of table 4.6. False: no frame could be had.
  */
-static bool issue(struct cached *c, uint32_t f, struct miss **run, uint32_t n, enum prio prio)
+static bool issue(struct cached *c, uint32_t f, struct miss *m, struct miss **run, uint32_t n)
 {
 	uint32_t s = free_job(c, f);
 	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
 	struct job *job = &c->fetcher[f].job[s];
 	struct miss *first = run[0];
-	uint64_t demand = 0;
-	uint32_t got = 0;
-	memset(job, 0, sizeof *job);
-	for (; first->kind != OBD_JOB_PROBE && got < n; got++) {
-		uint32_t frame = obd_frame_alloc(c);
-		if (frame == OBD_NO_FRAME)
-			break;
-		put_block(c, f, s, got, run[got], frame);
-		demand |= (uint64_t)!obd_list_empty(&run[got]->waits) << got;
-		job->miss[got] = run[got];
-	}
-	if (first->kind != OBD_JOB_PROBE && got == 0)
+	*job = (struct job){.kind = first->kind, .prio = m->prio, .flow = m->in, .host = m->in->host, .issued_ns = c->pump_ns};
+	job->flow->jobs++; /* it stays when its queue is empty */
+	put_blocks(c, f, s, run, n);
+	if (!job->miss[0]) {
+		job->flow->jobs--;
 		return false;
-	if (first->kind == OBD_JOB_PROBE) {
-		obd_miss_unlink(c, first);
-		first->state = MISS_INFLIGHT;
-		job->miss[0] = first;
 	}
 	job->live = true;
-	job->kind = first->kind;
-	job->nblocks = job->open_blocks = got;
-	job->host = obd_host(c, first);
-	job->prio = (uint8_t)prio;
+	job->open_blocks = job->nblocks;
 	j->kind = first->kind;
 	j->layer_slot = first->layer_slot;
 	j->layer_uid = first->layer_uid;
 	j->block = first->block;
-	j->nblocks = got;
-	obd_store_relaxed(&j->demand, demand);
+	j->nblocks = job->nblocks;
+	obd_store_relaxed(&j->demand, demanded(job));
 	uint64_t seq = obd_word_seq(obd_load_relaxed(&j->word)) + 1;
 	obd_store_release(&j->word, obd_word(seq, OBD_JOB_ISSUED)); /* edge: job-issue */
 	job_begin(c, f, job);
+	obd_flow_charge(job->flow, (enum prio)job->prio, job->cost);
 	obd_count(&c->seg.table->proc, jobs, 1);
 	obd_job_ring(c, f, s);
 	return true;
 }
 
-static bool pump_one(struct cached *c, enum prio prio)
+/* One job of a host. *did: there was one. False: no fetcher or no frame can be had. */
+static bool pump_host(struct cached *c, struct host *h, enum prio prio, bool *did)
 {
+	struct miss *run[OBD_JOB_FRAMES];
+	uint64_t room;
+	uint32_t n = 1;
 	int f = pick_fetcher(c, prio);
 	if (f < 0)
 		return false;
-	struct miss *m = OBD_LIST_ENTRY(c->queue[prio].next, struct miss, link);
-	struct host *h = obd_host(c, m);
-	if (host_full(c, h)) {
-		obd_list_remove(&m->link);
-		obd_list_push_back(&h->parked, &m->link);
+	struct miss *m = obd_flow_next(c, h, prio, may, &room);
+	if (!m)
 		return true;
-	}
-	struct miss *run[OBD_JOB_FRAMES];
-	uint32_t n = 1;
 	run[0] = m;
 	if (m->kind != OBD_JOB_PROBE)
-		n = collect(c, m, run);
-	return issue(c, (uint32_t)f, run, n, prio);
+		n = collect(c, m, room, run);
+	*did = true;
+	return issue(c, (uint32_t)f, m, run, n);
+}
+
+/* One job of each host that has something queued, beginning with the one whose turn it is. True: there may be more to do. */
+static bool pump_round(struct cached *c, enum prio prio)
+{
+	bool did = false;
+	uint32_t from = c->next_host;
+	for (uint32_t i = 0; i <= OBD_HOSTS; i++) {
+		uint32_t at = (from + i) % (OBD_HOSTS + 1);
+		if (!c->host[at].queued[prio])
+			continue;
+		if (!pump_host(c, &c->host[at], prio, &did))
+			return false;
+		c->next_host = (at + 1) % (OBD_HOSTS + 1);
+	}
+	return did;
 }
 
 void obd_jobs_pump(struct cached *c)
 {
+	c->pump_ns = obd_clock_ns();
 	for (int p = 0; p < PRIOS; p++)
-		while (!obd_list_empty(&c->queue[p]) && pump_one(c, (enum prio)p))
+		while (c->queued[p] && pump_round(c, (enum prio)p))
 			;
+	for (int p = 0; p < PRIOS; p++) {
+		obd_store_relaxed(&c->seg.table->queued[p], c->queued[p]);
+		obd_store_relaxed(&c->seg.table->inflight[p], c->inflight[p]);
+	}
 }
 
 /* --- settle
@@ -278,7 +345,7 @@ static void note_host(struct cached *c, uint32_t f, uint32_t s, int err)
 {
 	struct job *job = &c->fetcher[f].job[s];
 	char reason[OBD_REASON_BYTES];
-	if (!job->host)
+	if (job->host->local)
 		return;
 	memcpy(reason, c->seg.fetcher[f]->done[s].reason, sizeof reason);
 	if (err)
@@ -295,6 +362,15 @@ static void note_retry(struct cached *c, uint32_t f, uint32_t s)
 	for (uint32_t i = 0; i < OBD_JOB_FRAMES; i++)
 		if (job->miss[i])
 			job->miss[i]->retry_ms = ms;
+}
+
+/* net_bytes is the fetcher's word: no job takes more than its blocks and some. */
+static void measure(struct cached *c, const struct job *job, uint64_t net_bytes)
+{
+	uint64_t now = obd_clock_ns();
+	uint64_t most = 2 * (uint64_t)job->nblocks * c->seg.geo.block_bytes;
+	if (job->issued_ns && !job->host->local)
+		obd_link_done(&job->host->link, obd_min_u64(net_bytes, most), now - job->issued_ns, job->host_bytes, now);
 }
 
 static void finish(struct cached *c, uint32_t f, uint32_t s)
@@ -325,6 +401,8 @@ void obd_jobs_settle(struct cached *c, uint32_t f, uint32_t s)
 		return;
 	struct miss *probe = job->kind == OBD_JOB_PROBE ? job->miss[0] : NULL;
 	note_host(c, f, s, err);
+	if (!err && !probe)
+		measure(c, job, obd_load_relaxed(&c->seg.fetcher[f]->done[s].net_bytes));
 	finish(c, f, s);
 	if (probe && err)
 		obd_miss_failed(c, probe, err);
@@ -455,6 +533,7 @@ void obd_job_adopt(struct cached *c, uint32_t f, uint32_t s)
 	job->kind = (uint8_t)j->kind;
 	job->nblocks = j->nblocks;
 	job->prio = PRIO_READAHEAD;
+	job->host = &c->host[LOCAL_HOST];
 	for (uint32_t i = 0; i < j->nblocks; i++) {
 		job->miss[i] = adopt_block(c, j, f, s, i);
 		job->open_blocks += job->miss[i] != NULL;
@@ -464,5 +543,6 @@ void obd_job_adopt(struct cached *c, uint32_t f, uint32_t s)
 		const struct miss of = {.host_hash = layer.host_hash, .layer_slot = j->layer_slot, .layer_uid = j->layer_uid};
 		job->host = obd_host(c, &of);
 	}
+	job->cost = (uint64_t)job->nblocks * c->seg.geo.block_bytes;
 	job_begin(c, f, job);
 }

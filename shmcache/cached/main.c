@@ -30,7 +30,7 @@ static bool turn(void *arg)
 	obd_jobs_pump(c);
 	obd_jobs_wake(c);
 	obd_clients_wake(c);
-	if (!obd_list_empty(&c->queue[PRIO_DEMAND])) /* no frame or no fetcher: holds are released without a message */
+	if (c->queued[PRIO_DEMAND]) /* no frame or no fetcher: holds are released without a message */
 		obd_misses_alarm(c, obd_clock_ns() + STARVED_NS);
 	return did;
 }

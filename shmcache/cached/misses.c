@@ -19,8 +19,7 @@ int obd_misses_init(struct cached *c)
 {
 	c->miss_mask = (1u << 16) - 1;
 	c->miss_hash = calloc((size_t)c->miss_mask + 1, sizeof *c->miss_hash);
-	for (int p = 0; p < PRIOS; p++)
-		obd_list_init(&c->queue[p]);
+	obd_flows_init(c);
 	obd_list_init(&c->backoff);
 	return c->miss_hash ? 0 : -ENOMEM;
 }
@@ -62,13 +61,32 @@ struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t lay
 	return m;
 }
 
+/* A layer's blocks are taken to be compressed alike. */
+static uint32_t cost_of(const struct cached *c, const struct miss *m, const struct obd_layer_brief *layer)
+{
+	uint32_t block = c->seg.geo.block_bytes;
+	if (m->kind == OBD_JOB_PROBE)
+		return 1;
+	if (m->kind == OBD_JOB_RAW)
+		return m->block ? block : OBD_RAW_HEAD_BYTES;
+	if (layer->blob_bytes >= layer->file_bytes)
+		return block;
+	return 1 + (uint32_t)((double)block * (double)layer->blob_bytes / (double)layer->file_bytes);
+}
+
+void obd_miss_place(struct cached *c, struct miss *m, const struct obd_layer_brief *layer)
+{
+	m->host_hash = layer->local ? 0 : layer->host_hash;
+	m->cost = cost_of(c, m, layer);
+}
+
 void obd_miss_unlink(struct cached *c, struct miss *m)
 {
-	obd_list_remove(&m->link);
 	if (m->state == MISS_BACKOFF)
 		c->nbackoff--;
 	if (m->state == MISS_QUEUED)
-		c->queued[m->prio]--;
+		obd_flow_pull(c, m);
+	obd_list_remove(&m->link);
 	m->state = MISS_NEW;
 }
 
@@ -98,17 +116,16 @@ void obd_misses_free(struct cached *c)
 			release(c, c->miss_hash[i]);
 	free(c->miss_hash);
 	c->miss_hash = NULL;
+	obd_flows_free(c);
 }
 
 void obd_miss_queue(struct cached *c, struct miss *m, bool front)
 {
 	obd_miss_unlink(c, m);
 	m->state = MISS_QUEUED;
-	c->queued[m->prio]++;
-	if (front)
-		obd_list_push_front(&c->queue[m->prio], &m->link);
-	else
-		obd_list_push_back(&c->queue[m->prio], &m->link);
+	obd_flow_push(c, m, front);
+	if (m->prio == PRIO_DEMAND)
+		obd_link_demand(&m->in->host->link, m->flow, obd_clock_ns());
 }
 
 void obd_miss_promote(struct cached *c, struct miss *m, enum prio prio, uint32_t flow)

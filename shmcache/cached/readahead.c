@@ -55,7 +55,7 @@ static void want_ahead(struct cached *c, struct stream *s, uint32_t layer_slot, 
 		struct miss *m = obd_miss_new(c, OBD_JOB_BLOCKS, layer_slot, s->uid, b, PRIO_READAHEAD, s->flow);
 		if (!m)
 			return;
-		m->host_hash = layer->local ? 0 : layer->host_hash;
+		obd_miss_place(c, m, layer);
 		m->mark = mark;
 		mark = false;
 		obd_miss_queue(c, m, false);

@@ -54,11 +54,11 @@ static void free_probes(struct obd_list *list)
 
 static void free_misses(struct cached *c)
 {
-	for (int p = 0; p < PRIOS; p++)
-		free_probes(&c->queue[p]);
+	for (int i = 0; i < FLOW_CHAINS; i++)
+		for (struct flow *f = c->flow_hash[i]; f; f = f->hash_next)
+			for (int p = 0; p < PRIOS; p++)
+				free_probes(&f->queue[p]);
 	free_probes(&c->backoff);
-	for (int h = 0; h < HOSTS; h++)
-		free_probes(&c->host[h].parked);
 	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++)
 		for (uint32_t s = 0; s < OBD_JOB_SLOTS; s++)
 			if (c->fetcher[f].job[s].live && c->fetcher[f].job[s].kind == OBD_JOB_PROBE)
@@ -69,6 +69,7 @@ static void free_misses(struct cached *c)
 			free(m);
 		}
 	free(c->miss_hash);
+	obd_flows_free(c);
 }
 
 /* Writes nothing that others see, like death. */
@@ -114,7 +115,7 @@ static bool turn(void *arg)
 	if (dies(l))
 		return false;
 	obd_clients_wake(c);
-	if (!obd_list_empty(&c->queue[PRIO_DEMAND]))
+	if (c->queued[PRIO_DEMAND])
 		obd_misses_alarm(c, obd_clock_ns() + 5 * OBD_MS_NS);
 	return did;
 }

@@ -668,6 +668,78 @@ START_TEST(given_up_and_forgotten)
 }
 END_TEST
 
+/* --- priorities ----------------------------------------------------------------------------------------------------------- */
+
+static void want(struct obd_reader *r, uint32_t block, uint32_t flow)
+{
+	static bool answered;
+	ck_assert_int_ge(obd_reader_post(r, OBD_JOB_BLOCKS, 0, 1, block, 1, flow, &answered), 0);
+	turn();
+}
+
+/* More prefetch than may be under way does not hold up what somebody waits for, in whatever block. */
+START_TEST(demand_goes_before_prefetch)
+{
+	static struct obd_fetchside fs;
+	static struct obd_reader r;
+	make_layer(0, 1, 1u << 30);
+	obd_fetch_attach(&fs, &seg, 0, 0);
+	obd_reader_attach(&r, &seg, 1, OBD_ROLE_FRONTEND, 1);
+	ck_assert_int_eq(obd_client_up(c, 1, 1), 0);
+	for (uint32_t i = 0; i < 50; i++)
+		want(&r, 2 * i, obd_flow(1, OBD_REQ_PREFETCH));
+	uint32_t queued = c->queued[PRIO_PREFETCH];
+	ck_assert_uint_gt(queued, 1);
+	ck_assert_uint_gt(c->inflight[PRIO_PREFETCH], 0);
+	ck_assert_uint_le(c->inflight[PRIO_PREFETCH], FRAMES / 4);
+	want(&r, 1001, obd_flow(2, OBD_REQ_DEMAND));
+	ck_assert_uint_eq(c->queued[PRIO_DEMAND], 0);
+	ck_assert_uint_eq(c->inflight[PRIO_DEMAND], 1);
+	struct miss *m = obd_miss_find(c, obd_key(1, false, 98)); /* the last of those that are queued */
+	ck_assert_int_eq(m->state, MISS_QUEUED);
+	want(&r, 98, obd_flow(2, OBD_REQ_DEMAND));
+	ck_assert_int_eq(m->state, MISS_INFLIGHT);
+	ck_assert_uint_eq(c->queued[PRIO_PREFETCH], queued - 1);
+	ck_assert_uint_eq(c->inflight[PRIO_DEMAND], 2);
+}
+END_TEST
+
+/* One image's storm takes no more than its share of a host's jobs, and never the way of another's first. */
+START_TEST(a_storm_leaves_a_way)
+{
+	static struct obd_fetchside fs[FETCHERS];
+	static struct obd_reader r;
+	make_layer(0, 1, 1u << 30);
+	for (uint32_t f = 0; f < FETCHERS; f++)
+		obd_fetch_attach(&fs[f], &seg, f, 0);
+	obd_reader_attach(&r, &seg, 1, OBD_ROLE_FRONTEND, 1);
+	ck_assert_int_eq(obd_client_up(c, 1, 1), 0);
+	for (uint32_t i = 0; i < 200; i++)
+		want(&r, 20 * i, obd_flow(1, OBD_REQ_DEMAND));
+	uint32_t jobs = obd_host_known(c, 1)->jobs;
+	ck_assert_uint_gt(c->queued[PRIO_DEMAND], 100);
+	for (uint32_t flow = 2; flow < 5; flow++) {
+		want(&r, 10000 + flow, obd_flow(flow, OBD_REQ_DEMAND));
+		ck_assert_uint_eq(obd_host_known(c, 1)->jobs, ++jobs);
+	}
+}
+END_TEST
+
+/* Nobody waits for a prefetch that was given up. */
+START_TEST(given_up_prefetch)
+{
+	static struct obd_reader r;
+	make_layer(0, 1, 1u << 30);
+	obd_reader_attach(&r, &seg, 1, OBD_ROLE_FRONTEND, 1);
+	ck_assert_int_eq(obd_client_up(c, 1, 1), 0);
+	for (uint32_t i = 0; i < 50; i++)
+		want(&r, 2 * i, obd_flow(i % 3, OBD_REQ_PREFETCH));
+	obd_client_down(c, 1);
+	ck_assert_uint_eq(c->nmisses, 0);
+	ck_assert_uint_eq(c->queued[PRIO_PREFETCH], 0);
+}
+END_TEST
+
 /* --- hostile areas -------------------------------------------------------------------------------------------------------- */
 
 static void scribble_requests(struct obd_client_area *a, uint64_t *seed)
@@ -680,6 +752,7 @@ static void scribble_requests(struct obd_client_area *a, uint64_t *seed)
 		q->nblocks = rnd(seed) % 2 ? (uint32_t)(rnd(seed) % 70) : (uint32_t)odd_number(seed);
 		q->kind = (uint32_t)(rnd(seed) % 4);
 		q->posted_ns = odd_number(seed);
+		q->flow = (uint32_t)odd_number(seed);
 		obd_store_release(&q->word, obd_word(rnd(seed) % 5, (unsigned int)(rnd(seed) % 4)));
 	}
 }
@@ -824,6 +897,9 @@ int main(void)
 	tcase_add_test(t, holds_are_many);
 	tcase_add_test(t, given_up_and_forgotten);
 	tcase_add_test(t, failures_do_not_put_off_retries);
+	tcase_add_test(t, demand_goes_before_prefetch);
+	tcase_add_test(t, a_storm_leaves_a_way);
+	tcase_add_test(t, given_up_prefetch);
 	tcase_add_loop_test(t, cached_survives_hostile_areas, 0, 4);
 	tcase_add_test(t, fetchside_refuses_impossible_jobs);
 	suite_add_tcase(s, t);
