@@ -98,10 +98,13 @@ static int make_sources(struct obd_daemon *d, struct obd_fetcher *f)
 	f->codec = obd_codec_new();
 	const struct obd_http_limits limits = http_limits(d->config);
 	f->http = obd_http_new(d->loop, d->config, &limits, &f->stats);
-	if (!f->codec || !f->http) {
+	if (f->http)
+		f->auth = obd_auth_new(d->loop, d->config, f->http, NULL, NULL, &f->stats);
+	if (!f->codec || !f->auth) {
 		obd_error("no memory for sources");
 		return -ENOMEM;
 	}
+	obd_http_use_auth(f->http, f->auth);
 	f->local = obd_local_new(d->loop, (enum obd_local_engine)d->config->io_engine, &f->stats);
 	if (f->local)
 		return 0;
@@ -139,6 +142,7 @@ static void stop(struct obd_daemon *d)
 {
 	struct obd_fetcher *f = d->priv;
 	obd_local_free(f->local);
+	obd_auth_free(f->auth);
 	obd_http_free(f->http);
 	obd_job_forget_all(f);
 	obd_codec_free(f->codec);

@@ -14,6 +14,7 @@
 
 #include "common/base/list.h"
 #include "common/daemon/daemon.h"
+#include "fetcher/auth/auth.h"
 #include "fetcher/http/http.h"
 #include "fetcher/local.h"
 #include "fetcher/stats.h"
@@ -28,6 +29,7 @@ struct obd_fetcher {
 	struct obd_codec *codec;
 	struct obd_local *local;
 	struct obd_http *http;
+	struct obd_auth *auth;
 	struct obd_list runs; /* struct run of job.c */
 	uint32_t running;
 	struct obd_fetch_stats stats;

@@ -20,7 +20,9 @@
 	X(err_http_5xx)    \
 	X(err_protocol)    \
 	X(err_corrupt)     \
-	X(err_io)
+	X(err_io)          \
+	X(auth_requests)   \
+	X(auth_refused)
 
 struct obd_fetch_stats {
 #define X(name) uint64_t name;

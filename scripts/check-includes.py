@@ -34,7 +34,7 @@ BELONGS_TO = [
     (re.compile(r"curl/"), ["fetcher/http"]),
     (re.compile(r"(lz4|zstd)"), ["common/format"]),
     (re.compile(r"yaml\.h"), ["common/config"]),
-    (re.compile(r"jansson\.h"), ["common/config", "tools"]),
+    (re.compile(r"jansson\.h"), ["common/config", "tools", "fetcher/auth"]),
     (re.compile(r"(lib)?aio\.h"), ["fetcher", "indexer"]),
     (re.compile(r"stdatomic\.h"), ["common/base"]),
     (re.compile(r"check\.h|iscsi/"), []),

@@ -39,6 +39,10 @@
 #define OBD_DIGEST_BYTES 72u /* "sha256:" and 64 hex digits and NUL */
 #define OBD_REASON_BYTES 256u
 #define OBD_RAW_HEAD_BYTES 4096u
+#define OBD_TOKEN_SLOTS 512u	  /* tokens of registries held at once */
+#define OBD_TOKEN_KEY_BYTES 1440u /* registry and repository */
+#define OBD_TOKEN_BYTES 8192u
+#define OBD_TOKEN_ORIGIN_BYTES 2400u /* where a new one is got */
 #define OBD_CACHE_LINE 64
 #define OBD_COUNTERS 96
 #define OBD_HOSTS 64 /* registries with a row of their own */
@@ -124,7 +128,9 @@ static inline unsigned int obd_word_state(uint64_t word)
 	X(trace_records, "records written to trace files")                                                 \
 	X(prefetch_asked, "blocks asked for by traces and for file systems' metadata")                     \
 	X(prefetch_skipped, "blocks of these that were in the cache already")                              \
-	X(prefetch_failed, "blocks of these that could not be had")
+	X(prefetch_failed, "blocks of these that could not be had")                                        \
+	X(auth_requests, "requests to token and credential services")                                      \
+	X(auth_refused, "requests that a registry refused for want of authorization (401, 403)")
 
 enum obd_counter {
 #define X(name, text) OBD_C_##name,
@@ -685,6 +691,39 @@ struct obd_catalog {
 /* Where the answers to OBD_UP_READ stand, by client and request slot. Sparse: pages come with their first use. */
 struct obd_upread {
 	unsigned char buf[OBD_MAX_CLIENTS][OBD_UP_SLOTS][OBD_UP_BUF_BYTES];
+};
+
+/* --- region "tokens": fetchers (doc/architecture.md 4.10) ---------------------------------------------------------------- */
+
+enum obd_token_state {
+	OBD_TOKEN_EMPTY = 0,
+	OBD_TOKEN_WRITING, /* its holder changes what follows */
+	OBD_TOKEN_SET,	   /* key holds; there is a token unless bytes is 0 */
+};
+
+/* A token that all fetchers use. What follows word is a seqlock's payload, and guarded by a checksum too. */
+struct obd_token_slot {
+	_Atomic uint64_t
+		claim; /* who gets a new token just now; 0: nobody. Milliseconds << 32 | incarnation << 8 | fetcher + 1 */
+	_Atomic uint64_t failed_ns; /* when getting a new one failed last */
+	_Atomic uint32_t failed_err;
+	uint32_t reserved;
+	_Atomic uint64_t word; /* seq << 8 | enum obd_token_state */
+	uint64_t cred_id;      /* of the credential it was got with; 0: anonymous */
+	uint64_t obtained_ns;
+	uint64_t refresh_ns; /* from then on a new one is wanted */
+	uint64_t expires_ns;
+	uint32_t forced; /* it was got because the one before was refused */
+	uint32_t bytes;
+	uint32_t checksum; /* over all of this from cred_id on, taken as 0 */
+	uint32_t pad;
+	char key[OBD_TOKEN_KEY_BYTES];
+	char origin[OBD_TOKEN_ORIGIN_BYTES];
+	char token[OBD_TOKEN_BYTES];
+} OBD_LINE_ALIGNED;
+
+struct obd_tokens {
+	struct obd_token_slot slot[OBD_TOKEN_SLOTS];
 };
 
 #endif

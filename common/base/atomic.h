@@ -18,6 +18,10 @@
 #define obd_store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define obd_store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
 
+/* Puts v where expected stands; false when something else stood there, which expected then holds. */
+#define obd_cas_acq_rel(p, expected, v) \
+	atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel, memory_order_acquire)
+
 #define obd_fence_acquire() atomic_thread_fence(memory_order_acquire)
 #define obd_fence_release() atomic_thread_fence(memory_order_release)
 #define obd_fence_full() atomic_thread_fence(memory_order_seq_cst)

@@ -42,17 +42,17 @@ X(cache_dir, "cacheConfig.cacheDir", PATH, 1, 4000, "/opt/overlaybd/registry_cac
   "Directory of the disk cache.") \
 X(cache_size_gb, "cacheConfig.cacheSizeGB", U32, 0, 1048576, 4, "GiB", OBD_OPT_PLANNED, \
   "Largest size of the disk cache; 0: no disk cache.") \
-X(credential_mode, "credentialConfig.mode", ENUM, 0, 0, OBD_CREDENTIAL_FILE, "file|http|https|uds", OBD_OPT_PLANNED, \
+X(credential_mode, "credentialConfig.mode", ENUM, 0, 0, OBD_CREDENTIAL_FILE, "file|http|https|uds", 0, \
   "Where credentials come from: a JSON file, or a service that is asked for them.") \
-X(credential_path, "credentialConfig.path", STR, 0, 4096, "/opt/overlaybd/cred.json", "", OBD_OPT_PLANNED, \
+X(credential_path, "credentialConfig.path", STR, 0, 4096, "/opt/overlaybd/cred.json", "", 0, \
   "The credential file, or the address of the service.") \
-X(credential_timeout, "credentialConfig.timeout", U32, 1, 3600, 1, "s", OBD_OPT_PLANNED, \
+X(credential_timeout, "credentialConfig.timeout", U32, 1, 3600, 1, "s", 0, \
   "How long the credential service may take to answer.") \
-X(credential_client_cert_path, "credentialConfig.client_cert_path", PATH, 0, 4000, "", "", OBD_OPT_PLANNED, \
+X(credential_client_cert_path, "credentialConfig.client_cert_path", PATH, 0, 4000, "", "", 0, \
   "Client certificate shown to the credential service (mode https).") \
-X(credential_client_key_path, "credentialConfig.client_key_path", PATH, 0, 4000, "", "", OBD_OPT_PLANNED, \
+X(credential_client_key_path, "credentialConfig.client_key_path", PATH, 0, 4000, "", "", 0, \
   "Key of that certificate.") \
-X(credential_server_ca_path, "credentialConfig.server_ca_path", PATH, 0, 4000, "", "", OBD_OPT_PLANNED, \
+X(credential_server_ca_path, "credentialConfig.server_ca_path", PATH, 0, 4000, "", "", 0, \
   "Certificate authorities that the credential service is checked against.") \
 X(download_enable, "download.enable", BOOL, 0, 0, false, "", OBD_OPT_PLANNED, \
   "Download whole layers in the background.") \

@@ -8,8 +8,12 @@
 
 #include "fetcher/http/transfer.h"
 
-static bool is_loopback(const char *host)
+bool obd_http_is_loopback(const char *name)
 {
+	char host[OBD_HTTP_NAME_BYTES];
+	const char *port = strrchr(name, ':');
+	int n = port && !strchr(port, ']') ? (int)(port - name) : (int)strlen(name);
+	snprintf(host, sizeof host, "%.*s", n, name);
 	struct in_addr v4;
 	if (strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0)
 		return true;
@@ -42,7 +46,7 @@ static int fill(CURLU *u, const struct obd_config *config, struct obd_http_hop *
 		return EPROTO;
 	snprintf(hop->name, sizeof hop->name, "%s%s%s", host, port[0] ? ":" : "", port);
 	hop->https = strcmp(scheme, "https") == 0;
-	hop->loopback = is_loopback(host);
+	hop->loopback = obd_http_is_loopback(host);
 	hop->registry = obd_config_registry(config, hop->name);
 	return 0;
 }

@@ -9,6 +9,8 @@
 #include <sys/epoll.h>
 
 #include "common/base/clock.h"
+#include "common/base/util.h"
+#include "fetcher/auth/secret.h"
 #include "fetcher/http/transfer.h"
 
 #define KEEP_CONNECTIONS 64L
@@ -39,9 +41,9 @@ static void on_ended(void *arg)
 		tell(OBD_LIST_ENTRY(h->ended.next, struct obd_http_transfer, link));
 }
 
-static void begin(struct obd_http_transfer *t, const char *url)
+static void dispatch(struct obd_http_transfer *t)
 {
-	if (!obd_http_transfer_aim(t, url)) {
+	if (!obd_http_transfer_arm(t)) {
 		end_soon(t);
 		return;
 	}
@@ -53,22 +55,58 @@ static void begin(struct obd_http_transfer *t, const char *url)
 	end_soon(t);
 }
 
+static void on_authorized(struct obd_auth_ask *ask)
+{
+	dispatch(OBD_CONTAINER_OF(ask, struct obd_http_transfer, ask));
+}
+
+/* The first hop's request waits until we know what to show. */
+static void begin(struct obd_http_transfer *t, const char *url)
+{
+	if (!obd_http_transfer_aim(t, url)) {
+		end_soon(t);
+		return;
+	}
+	const struct obd_auth_target target = {.host = t->hop.name, .repo_url = t->repo_url, .digest = t->digest};
+	t->ask.done = on_authorized;
+	if (t->hops > 1 || !t->http->auth || obd_auth_get(t->http->auth, &t->ask, &target))
+		dispatch(t);
+}
+
+/* The same request with another authorization, or the reason why there is none. */
+static void begin_again(struct obd_http_transfer *t)
+{
+	struct obd_challenge challenge = t->challenge;
+	if (!obd_http_transfer_again(t))
+		end_soon(t);
+	else if (obd_auth_refused(t->http->auth, &t->ask, &challenge))
+		dispatch(t);
+}
+
+static void on_transfer_ended(struct obd_http_job *job, CURLcode code)
+{
+	struct obd_http_transfer *t = OBD_CONTAINER_OF(job, struct obd_http_transfer, job);
+	const char *next = obd_http_transfer_ended(t, code);
+	if (next)
+		begin(t, next);
+	else if (t->refused && t->http->auth)
+		begin_again(t);
+	else
+		tell(t);
+}
+
 static void reap(struct obd_http *h)
 {
 	CURLMsg *msg;
 	int left;
 	while ((msg = curl_multi_info_read(h->multi, &left))) {
-		struct obd_http_transfer *t = NULL;
+		struct obd_http_job *job = NULL;
 		CURLcode code = msg->data.result;
 		if (msg->msg != CURLMSG_DONE)
 			continue;
-		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&t);
-		curl_multi_remove_handle(h->multi, t->easy);
-		const char *next = obd_http_transfer_ended(t, code);
-		if (next)
-			begin(t, next);
-		else
-			tell(t);
+		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&job);
+		curl_multi_remove_handle(h->multi, msg->easy_handle);
+		job->ended(job, code);
 	}
 }
 
@@ -147,7 +185,8 @@ struct obd_http *obd_http_new(struct obd_loop *loop, const struct obd_config *co
 	obd_list_init(&h->ended);
 	const char *agent = config->user_agent;
 	snprintf(h->user_agent, sizeof h->user_agent, "%s", agent && agent[0] ? agent : "overlaybd/" OBD_VERSION);
-	if (curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK)
+	if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, obd_secret_malloc, obd_secret_free, obd_secret_realloc, obd_secret_strdup,
+				 obd_secret_calloc) == CURLE_OK)
 		h->multi = curl_multi_init();
 	h->timer = obd_loop_timer_new(loop, on_due, h);
 	h->ended_timer = obd_loop_timer_new(loop, on_ended, h);
@@ -157,6 +196,11 @@ struct obd_http *obd_http_new(struct obd_loop *loop, const struct obd_config *co
 	}
 	set_up_multi(h);
 	return h;
+}
+
+void obd_http_use_auth(struct obd_http *http, struct obd_auth *auth)
+{
+	http->auth = auth;
 }
 
 int obd_http_get(struct obd_http *http, const struct obd_http_target *target, uint64_t start, uint64_t end,
@@ -169,6 +213,7 @@ int obd_http_get(struct obd_http *http, const struct obd_http_target *target, ui
 			obd_http_transfer_free(t);
 		return -ENOMEM;
 	}
+	t->job.ended = on_transfer_ended;
 	obd_list_push_back(&http->transfers, &t->link);
 	begin(t, url);
 	free(url);

@@ -23,6 +23,7 @@
 #include "fetcher/source.h"
 #include "fetcher/stats.h"
 
+struct obd_auth;
 struct obd_http;
 
 /* Times in milliseconds; 0 anywhere: the default. */
@@ -36,13 +37,15 @@ struct obd_http_limits {
 struct obd_http_target {
 	const char *url; /* of the repository's blobs, no trailing slash */
 	const char *digest;
-	uint64_t blob_bytes;	   /* 0: not known */
-	const char *authorization; /* value of the header for the first host; NULL: anonymous */
+	uint64_t blob_bytes; /* 0: not known */
 };
 
 /* config and stats outlive the source. NULL when memory is short. */
 struct obd_http *obd_http_new(struct obd_loop *loop, const struct obd_config *config, const struct obd_http_limits *limits,
 			      struct obd_fetch_stats *stats);
+
+/* From now on registries get what they want to see. auth outlives the transfers. */
+void obd_http_use_auth(struct obd_http *http, struct obd_auth *auth);
 
 /* Reads bytes [start, end), start < end. 0 or -ENOMEM, then without a call of done. */
 int obd_http_get(struct obd_http *http, const struct obd_http_target *target, uint64_t start, uint64_t end,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/base/util.h"
+#include "fetcher/auth/secret.h"
 
 /* --- result --------------------------------------------------------------------------------------------------------------- */
 
@@ -65,6 +66,16 @@ static const struct curl_case {
 	{CURLE_GOT_NOTHING, ECONNRESET, false},
 };
 
+int obd_http_curl_errno(CURLcode code)
+{
+	if (code == CURLE_OPERATION_TIMEDOUT)
+		return ETIMEDOUT;
+	for (size_t i = 0; i < OBD_ARRAY_SIZE(curl_cases); i++)
+		if (curl_cases[i].code == code)
+			return curl_cases[i].err;
+	return EAGAIN;
+}
+
 static bool connected(struct obd_http_transfer *t)
 {
 	curl_off_t us = 0;
@@ -112,6 +123,7 @@ static void judge(struct obd_http_transfer *t)
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	t->judged = true;
 	t->redirect = status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+	t->refused = t->hops == 1 && (status == 401 || status == 403);
 	t->verdict = obd_http_judge(&t->answer, status, t->start, t->end, t->blob_bytes);
 	t->skip = t->verdict.skip;
 }
@@ -119,8 +131,10 @@ static void judge(struct obd_http_transfer *t)
 static size_t on_header(char *line, size_t size, size_t n, void *arg)
 {
 	struct obd_http_transfer *t = arg;
-	if (!t->judged)
+	if (!t->judged) {
 		obd_http_answer_line(&t->answer, line, size * n);
+		obd_challenge_line(&t->challenge, line, size * n);
+	}
 	return size * n;
 }
 
@@ -170,7 +184,7 @@ static size_t on_body(char *buf, size_t size, size_t n, void *arg)
 
 /* --- a hop ---------------------------------------------------------------------------------------------------------------- */
 
-static void set_protocols(CURL *e)
+void obd_http_set_protocols(CURL *e)
 {
 #if LIBCURL_VERSION_NUM >= 0x075500
 	curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -189,7 +203,7 @@ static void set_limits(CURL *e, const struct obd_http_limits *l)
 	curl_easy_setopt(e, CURLOPT_BUFFERSIZE, 256L << 10);
 }
 
-static void set_trust(CURL *e, const struct obd_http_hop *hop)
+void obd_http_set_trust(CURL *e, const struct obd_http_hop *hop)
 {
 	const struct obd_registry *r = hop->registry;
 	if (r && r->insecure) {
@@ -219,9 +233,9 @@ static bool set_headers(struct obd_http_transfer *t)
 	t->headers = NULL;
 	bool good = add_header(t, "Accept-Encoding: identity");
 	char *line = NULL;
-	if (good && t->authorization && t->hops == 1) {
-		good = asprintf(&line, "Authorization: %s", t->authorization) > 0 && add_header(t, line);
-		free(line);
+	if (good && t->ask.authorization && t->hops == 1) {
+		good = asprintf(&line, "Authorization: %s", t->ask.authorization) > 0 && add_header(t, line);
+		obd_secret_free(line);
 	}
 	curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
 	return good;
@@ -237,7 +251,7 @@ static bool set_request(struct obd_http_transfer *t, const char *url)
 	curl_easy_setopt(e, CURLOPT_USERAGENT, t->http->user_agent);
 	curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
-	curl_easy_setopt(e, CURLOPT_PRIVATE, t);
+	curl_easy_setopt(e, CURLOPT_PRIVATE, &t->job);
 	curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->curl_error);
 	curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
 	curl_easy_setopt(e, CURLOPT_HEADERDATA, t);
@@ -249,7 +263,8 @@ static bool set_request(struct obd_http_transfer *t, const char *url)
 static void forget_answer(struct obd_http_transfer *t)
 {
 	memset(&t->answer, 0, sizeof t->answer);
-	t->judged = t->redirect = t->overlong = false;
+	memset(&t->challenge, 0, sizeof t->challenge);
+	t->judged = t->redirect = t->refused = t->overlong = false;
 	t->skip = t->drained = 0;
 	t->curl_error[0] = '\0';
 }
@@ -262,10 +277,10 @@ static bool set_up(struct obd_http_transfer *t, const char *url)
 		return false;
 	curl_easy_reset(t->easy);
 	forget_answer(t);
-	set_protocols(t->easy);
+	obd_http_set_protocols(t->easy);
 	set_limits(t->easy, &t->http->limits);
-	set_trust(t->easy, &t->hop);
-	bool good = set_request(t, copy) && set_headers(t);
+	obd_http_set_trust(t->easy, &t->hop);
+	bool good = set_request(t, copy);
 	free(copy);
 	return good;
 }
@@ -293,6 +308,31 @@ bool obd_http_transfer_aim(struct obd_http_transfer *t, const char *url)
 		return true;
 	set_result(t, EAGAIN, false, "no memory");
 	return false;
+}
+
+bool obd_http_transfer_arm(struct obd_http_transfer *t)
+{
+	if (t->hops == 1 && t->ask.err) {
+		char what[300];
+		snprintf(what, sizeof what, "%s", t->ask.reason);
+		set_result(t, t->ask.err, false, what);
+		return false;
+	}
+	if (set_headers(t))
+		return true;
+	set_result(t, EAGAIN, false, "no memory");
+	return false;
+}
+
+bool obd_http_transfer_again(struct obd_http_transfer *t)
+{
+	char *url = NULL;
+	t->hops = 0;
+	t->err = 0;
+	t->again = false;
+	bool good = asprintf(&url, "%s/%s", t->repo_url, t->digest) > 0 && obd_http_transfer_aim(t, url);
+	free(url);
+	return good;
 }
 
 static const char *redirected(struct obd_http_transfer *t)
@@ -347,9 +387,8 @@ struct obd_http_transfer *obd_http_transfer_new(struct obd_http *http, const str
 	obd_list_init(&t->link);
 	snprintf(t->digest, sizeof t->digest, "%s", target->digest);
 	t->easy = curl_easy_init();
-	if (target->authorization)
-		t->authorization = strdup(target->authorization);
-	if (!t->easy || (target->authorization && !t->authorization)) {
+	t->repo_url = strdup(target->url);
+	if (!t->easy || !t->repo_url) {
 		obd_http_transfer_free(t);
 		return NULL;
 	}
@@ -362,6 +401,7 @@ void obd_http_transfer_free(struct obd_http_transfer *t)
 	if (t->easy)
 		curl_easy_cleanup(t->easy);
 	curl_slist_free_all(t->headers);
-	free(t->authorization);
+	obd_auth_end(&t->ask);
+	free(t->repo_url);
 	free(t);
 }

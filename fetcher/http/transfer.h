@@ -13,6 +13,7 @@
 
 #include "common/base/err.h"
 #include "common/base/list.h"
+#include "fetcher/auth/auth.h"
 #include "fetcher/http/http.h"
 #include "fetcher/http/range.h"
 
@@ -25,12 +26,18 @@ struct obd_http {
 	const struct obd_config *config;
 	struct obd_http_limits limits;
 	struct obd_fetch_stats *stats;
+	struct obd_auth *auth; /* NULL: everything is asked for anonymously */
 	char user_agent[1100];
 	CURLM *multi;
 	struct obd_loop_timer *timer;	    /* curl's */
 	struct obd_list transfers;	    /* all but those in ended */
 	struct obd_list ended;		    /* whose done is due */
 	struct obd_loop_timer *ended_timer; /* due when ended is not empty */
+};
+
+/* What a curl handle's private pointer points to. ended: curl is through with it and it is off the multi handle. */
+struct obd_http_job {
+	void (*ended)(struct obd_http_job *job, CURLcode code);
 };
 
 /* Where a hop goes. */
@@ -42,11 +49,13 @@ struct obd_http_hop {
 };
 
 struct obd_http_transfer {
+	struct obd_http_job job;
 	struct obd_list link;
 	struct obd_http *http;
 	CURL *easy;
 	struct curl_slist *headers;
-	char *authorization;		  /* for the first hop; NULL: none */
+	char *repo_url;
+	struct obd_auth_ask ask;	  /* for the first hop */
 	char origin[OBD_HTTP_NAME_BYTES]; /* the first hop's name */
 	char digest[80];
 	struct obd_http_hop hop;
@@ -59,8 +68,10 @@ struct obd_http_transfer {
 	void *arg;
 	/* answered */
 	struct obd_http_answer answer;
+	struct obd_challenge challenge;
 	bool judged;
 	bool redirect;
+	bool refused; /* 401 or 403 of the first hop */
 	bool overlong;
 	int sink_err; /* negative errno of the sink */
 	struct obd_http_verdict verdict;
@@ -88,8 +99,24 @@ void obd_http_transfer_free(struct obd_http_transfer *t);
 /* Sets the handle up for a request to url. False: the transfer has its result (err, reason) instead. */
 bool obd_http_transfer_aim(struct obd_http_transfer *t, const char *url);
 
+/* The last step before the request is sent: its headers, the first hop's with what t->ask has. True and false as above. */
+bool obd_http_transfer_arm(struct obd_http_transfer *t);
+
+/* Starts over with the first hop, for which there may be another authorization. */
+bool obd_http_transfer_again(struct obd_http_transfer *t);
+
 /* curl is through with it. Returns the URL of the next hop (for obd_http_transfer_aim; curl's, gone with the next aim), or
  * NULL: the transfer has its result. */
 const char *obd_http_transfer_ended(struct obd_http_transfer *t, CURLcode code);
+
+/* Settings that every request has, by the host it goes to. */
+void obd_http_set_protocols(CURL *e);
+void obd_http_set_trust(CURL *e, const struct obd_http_hop *hop);
+
+/* What a failure of curl means: a positive errno. */
+int obd_http_curl_errno(CURLcode code);
+
+/* Is a host, or host:port, of this machine? */
+bool obd_http_is_loopback(const char *name);
 
 #endif

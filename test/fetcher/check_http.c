@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/util.h"
+#include "fetcher/auth/auth.h"
 #include "fetcher/http/http.h"
 #include "test/fetcher/fetcher_tests.h"
 
@@ -26,6 +27,8 @@ static struct obd_fetch_stats stats;
 static struct obd_registry registries[1];
 static struct obd_config config;
 static char other_host[] = "other.example", none[] = "";
+static struct obd_auth *auth;
+static char cred_path[64];
 static char last_request[4096]; /* written by the server's threads, read when all is done */
 
 /* --- the server ----------------------------------------------------------------------------------------------------------- */
@@ -114,6 +117,19 @@ static void answer_whole(int fd)
 	put(fd, blob, BLOB_BYTES);
 }
 
+/* Wants Basic user:pa:ss, and then behaves as told behind "basic-". */
+static const char *behind_basic(int fd, const char *how, const char *req)
+{
+	static const char denied[] =
+		"HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"all of it\"\r\nContent-Length: 0\r\n\r\n";
+	if (strncmp(how, "basic-", 6) != 0)
+		return how;
+	if (strstr(req, "\r\nAuthorization: Basic dXNlcjpwYTpzcw==\r\n"))
+		return how + 6;
+	put_text(fd, denied);
+	return NULL;
+}
+
 /* False: close. */
 static bool answer(int fd, const char *how, size_t a, size_t b)
 {
@@ -160,7 +176,8 @@ static bool serve_one(int fd)
 	if (!range || sscanf(range, "Range: bytes=%zu-%zu", &a, &b) != 2 || sscanf(req, "GET /x/%60[^ ?]", how) != 1)
 		return false;
 	memcpy(last_request, req, n + 1);
-	return answer(fd, how, a, b);
+	const char *then = behind_basic(fd, how, req);
+	return then ? answer(fd, then, a, b) : true;
 }
 
 static void *serve_connection(void *arg)
@@ -208,15 +225,22 @@ static void setup(void)
 	start_server();
 	snprintf(base_url, sizeof base_url, "http://127.0.0.1:%d/x", port);
 	registries[0] = (struct obd_registry){.host = other_host, .ca_file = none};
-	config = (struct obd_config){.user_agent = none, .registry_count = 1, .registries = registries};
+	snprintf(cred_path, sizeof cred_path, "/tmp/check_http.%d.json", (int)getpid());
+	config = (struct obd_config){
+		.user_agent = none, .credential_path = cred_path, .registry_count = 1, .registries = registries};
 	memset(&stats, 0, sizeof stats);
 	loop = obd_loop_new();
 	http = obd_http_new(loop, &config, &limits, &stats);
 	ck_assert_ptr_nonnull(http);
+	auth = obd_auth_new(loop, &config, http, NULL, NULL, &stats);
+	ck_assert_ptr_nonnull(auth);
+	obd_http_use_auth(http, auth);
 }
 
 static void teardown(void)
 {
+	obd_auth_free(auth);
+	unlink(cred_path);
 	obd_http_free(http);
 	obd_loop_free(loop);
 	close(listener);
@@ -351,15 +375,23 @@ START_TEST(test_unreachable_and_refused)
 }
 END_TEST
 
+static void write_credentials(const char *user, const char *password)
+{
+	FILE *f = fopen(cred_path, "w");
+	ck_assert_ptr_nonnull(f);
+	fprintf(f, "{\"auths\": {\"127.0.0.1:%d\": {\"username\": \"%s\", \"password\": \"%s\"}}}", port, user, password);
+	fclose(f);
+}
+
 START_TEST(test_authorization_stays_at_home)
 {
-	struct obd_http_target t = target("ok");
-	t.authorization = "Bearer secret";
-	ck_assert_int_eq(get_target(&t, 0, 10).err, 0);
-	ck_assert_ptr_nonnull(strstr(last_request, "Authorization: Bearer secret"));
-	t.digest = "redirect-abs";
-	ck_assert_int_eq(get_target(&t, 0, 10).err, 0);
+	write_credentials("user", "pa:ss");
+	ck_assert_int_eq(get("basic-ok", 0, 10).err, 0);
+	ck_assert_ptr_nonnull(strstr(last_request, "Authorization: Basic dXNlcjpwYTpzcw=="));
+	ck_assert_uint_eq(stats.http_requests, 2);
+	ck_assert_int_eq(get("basic-redirect-abs", 0, 10).err, 0);
 	ck_assert_ptr_null(strstr(last_request, "Authorization"));
+	ck_assert_uint_eq(stats.http_requests, 4);
 }
 END_TEST
 

@@ -12,7 +12,7 @@ FUZZ_SAN     := fuzzer,address,undefined
 FUZZ_CFLAGS   = $(filter-out -fsanitize=% -O%,$(ALL_CFLAGS)) -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all \
                 -fsanitize=$(subst fuzzer,fuzzer-no-link,$(FUZZ_SAN))
 FUZZ_OBJS    := $(patsubst %.c,$(FUZZ_O)/%.o,$(FUZZ_SRCS))
-FUZZ_ROOM_OBJS := $(patsubst %.c,$(FUZZ_O)/%.o,$(filter-out %/main.c,$(wildcard $(addsuffix /*.c,$(FUZZ_ROOMS)) fetcher/http/*.c)))
+FUZZ_ROOM_OBJS := $(patsubst %.c,$(FUZZ_O)/%.o,$(filter-out %/main.c,$(wildcard $(addsuffix /*.c,$(FUZZ_ROOMS)) fetcher/auth/*.c fetcher/http/*.c)))
 FUZZ_BINS    := $(patsubst %,build/fuzz/fuzz_%,$(FUZZ_NAMES))
 REPLAY_BINS  := $(patsubst %,$(B)/test/replay_%,$(FUZZ_NAMES))
 
