@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 
 #include "common/base/log.h"
 #include "common/config/config.h"
@@ -75,7 +76,7 @@ static int map(struct obd_daemon *d, struct obd_fetcher *f)
 		obd_error("segment: %s", err.msg[0] ? err.msg : strerror(-rc));
 		return rc;
 	}
-	if (d->index < OBD_MAX_FETCHERS && s->frames && s->fills && s->table && s->catalog && s->index &&
+	if (d->index < OBD_MAX_FETCHERS && s->frames && s->fills && s->table && s->catalog && s->index && s->tokens &&
 	    s->fetcher[d->index] && s->bell_fetcher[d->index] >= 0 && s->bell_cached >= 0)
 		return 0;
 	obd_error("segment: not every region and doorbell that a fetcher needs was granted");
@@ -98,8 +99,13 @@ static int make_sources(struct obd_daemon *d, struct obd_fetcher *f)
 	f->codec = obd_codec_new();
 	const struct obd_http_limits limits = http_limits(d->config);
 	f->http = obd_http_new(d->loop, d->config, &limits, &f->stats);
+	const struct obd_tokens_side shared = {.tokens = f->seg.tokens,
+					       .table = f->seg.table,
+					       .index = d->index,
+					       .incarnation = d->incarnation,
+					       .salt = f->seg.geo.segment_id};
 	if (f->http)
-		f->auth = obd_auth_new(d->loop, d->config, f->http, NULL, NULL, &f->stats);
+		f->auth = obd_auth_new(d->loop, d->config, f->http, &shared, NULL, &f->stats);
 	if (!f->codec || !f->auth) {
 		obd_error("no memory for sources");
 		return -ENOMEM;
@@ -113,10 +119,18 @@ static int make_sources(struct obd_daemon *d, struct obd_fetcher *f)
 	return rc;
 }
 
+/* Credentials and tokens must not get into a core dump. */
+static void forbid_dumps(void)
+{
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		obd_warn("cannot turn off core dumps: %s", strerror(errno));
+}
+
 static int start(struct obd_daemon *d)
 {
 	struct obd_fetcher *f = d->priv;
 	const struct obd_loop_hooks hooks = {.poll = poll_work, .arm = arm, .disarm = disarm, .arg = f};
+	forbid_dumps();
 	int rc = map(d, f);
 	if (rc == 0)
 		rc = make_sources(d, f);

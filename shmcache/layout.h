@@ -16,7 +16,7 @@
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 6u
+#define OBD_SEG_VERSION 7u
 
 #define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
 #define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
@@ -224,6 +224,7 @@ struct obd_geometry {
 	uint64_t fetcher_bytes; /* each */
 	uint64_t client_bytes;	/* each */
 	uint64_t upread_bytes;
+	uint64_t tokens_bytes;
 };
 
 /* --- region "fills": fetchers ------------------------------------------------------------------------------------------ */
@@ -693,7 +694,7 @@ struct obd_upread {
 	unsigned char buf[OBD_MAX_CLIENTS][OBD_UP_SLOTS][OBD_UP_BUF_BYTES];
 };
 
-/* --- region "tokens": fetchers (doc/architecture.md 4.10) ---------------------------------------------------------------- */
+/* --- region "tokens": fetchers (doc/architecture.md 4.13) ---------------------------------------------------------------- */
 
 enum obd_token_state {
 	OBD_TOKEN_EMPTY = 0,

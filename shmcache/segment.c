@@ -27,7 +27,7 @@ struct obd_segment_fd {
 	int fd;
 };
 
-enum { MAX_PENDING = 8 + OBD_MAX_CLIENTS + OBD_MAX_FETCHERS };
+enum { MAX_PENDING = 9 + OBD_MAX_CLIENTS + OBD_MAX_FETCHERS };
 
 struct region {
 	const char *name;
@@ -48,6 +48,7 @@ static const struct region regions[] = {
 	REGION("index", 1, index_bytes, index),
 	REGION("recency", 1, recency_bytes, recency),
 	REGION("upread", 1, upread_bytes, upread),
+	REGION("tokens", 1, tokens_bytes, tokens),
 	REGION("fetcher", OBD_MAX_FETCHERS, fetcher_bytes, fetcher),
 	REGION("client", OBD_MAX_CLIENTS, client_bytes, client),
 };
@@ -121,6 +122,7 @@ void obd_geometry_sizes(struct obd_geometry *geo)
 	geo->fetcher_bytes = obd_align_up(sizeof(struct obd_fetcher_area), PAGE_BYTES);
 	geo->client_bytes = obd_align_up(sizeof(struct obd_client_area), PAGE_BYTES);
 	geo->upread_bytes = sizeof(struct obd_upread);
+	geo->tokens_bytes = obd_align_up(sizeof(struct obd_tokens), PAGE_BYTES);
 }
 
 int obd_geometry_check(const struct obd_geometry *geo, struct obd_err *err)

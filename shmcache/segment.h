@@ -24,6 +24,7 @@ struct obd_segment {
 	struct obd_catalog *catalog;
 	unsigned char *index; /* geo.index_bytes */
 	struct obd_upread *upread;
+	struct obd_tokens *tokens;
 	_Atomic uint8_t *recency; /* nframes */
 	struct obd_fetcher_area *fetcher[OBD_MAX_FETCHERS];
 	struct obd_client_area *client[OBD_MAX_CLIENTS];

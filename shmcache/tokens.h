@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Registry tokens that all fetchers of a group share, and who of them gets the next one (doc/architecture.md 4.10).
+ * Registry tokens that all fetchers of a group share, and who of them gets the next one (doc/architecture.md 4.13).
  *
  *   obd_tokens_find  -> a token that holds, or none
  *   obd_tokens_claim -> we are the one: … request … -> obd_tokens_publish or obd_tokens_fail

@@ -31,6 +31,7 @@ X(CATALOG,          "catalog",           1,                RO,     RW,     RO,  
 X(INDEX,            "index",             1,                RO,     RW,     RO,     RO,      RO) \
 X(RECENCY,          "recency",           1,                RO,     RW,     NONE,   RW,      RO) \
 X(UPREAD,           "upread",            1,                NONE,   RW,     NONE,   RO,      RO) \
+X(TOKENS,           "tokens",            1,                NONE,   NONE,   RW,     NONE,    NONE) \
 X(FETCHER,          "fetcher",           OBD_MAX_FETCHERS, RO,     NONE,   OWN,    NONE,    RO) \
 X(CLIENT,           "client",            OBD_MAX_CLIENTS,  RO,     OWN_RO, NONE,   OWN,     RO) \
 X(BELL_CACHED,      "doorbell:cached",   1,                RW,     RW,     RW,     RW,      NONE) \

@@ -23,7 +23,7 @@
  *   supervisor -> obd-stat     GRANT..., PROC (one per process, text = JSON object), STAT_DONE
  *
  * Doorbells are granted like regions: name "doorbell:cached", "doorbell:indexer", "doorbell:fetcher", "doorbell:client".
- * Region names: geometry frames fills table catalog index recency upread fetcher client.
+ * Region names: geometry frames fills table catalog index recency upread tokens fetcher client.
  *
  * Whatever arrives is checked by obd_msg_recv: size, magic, known type and role, strings terminated, descriptor count (DEPOSIT
  * and GRANT carry exactly one, all others none).

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Getting a token for everybody. Whoever holds the slot's claim asks the token service; the others look every few milliseconds
- * for what came of it. If we die meanwhile, the claim is taken over (doc/architecture.md 4.10).
+ * for what came of it. If we die meanwhile, the claim is taken over (doc/architecture.md 4.13).
  */
 #include <errno.h>
 #include <stdio.h>

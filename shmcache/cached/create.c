@@ -79,17 +79,19 @@ static int make_region(struct cached *c, const char *name, uint32_t index, uint6
 	return deposit(c, name, index, writable, fd);
 }
 
-/* Answers to reads of upper layers: mostly holes, since a client has few under way. Not ours to map. */
-static int make_upread(struct cached *c, uint64_t bytes)
+/* Mostly holes: answers to reads of upper layers, since a client has few under way, and tokens. Not ours to map. */
+static int make_sparse(struct cached *c, const char *name, uint64_t bytes)
 {
-	int fd = memfd_create("obd:upread", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	char label[48];
+	snprintf(label, sizeof label, "obd:%s", name);
+	int fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -errno;
 	int rc = 0;
 	if (ftruncate(fd, (off_t)bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
 		rc = -errno;
 	if (rc == 0)
-		rc = obd_daemon_deposit(c->d, "upread", 0, fd);
+		rc = obd_daemon_deposit(c->d, name, 0, fd);
 	close(fd);
 	return rc;
 }
@@ -175,7 +177,9 @@ int obd_cached_create(struct cached *c)
 	if (rc == 0)
 		rc = make_region(c, "recency", 0, geo.recency_bytes, false, false);
 	if (rc == 0)
-		rc = make_upread(c, geo.upread_bytes);
+		rc = make_sparse(c, "upread", geo.upread_bytes);
+	if (rc == 0)
+		rc = make_sparse(c, "tokens", geo.tokens_bytes);
 	for (uint32_t i = 0; rc == 0 && i < geo.nfetchers; i++)
 		rc = make_region(c, "fetcher", i, geo.fetcher_bytes, false, false);
 	if (rc == 0)

@@ -91,7 +91,8 @@ static void deposit(struct obd_daemon *d, const char *name, uint32_t index)
 
 static void deposit_all(struct obd_daemon *d)
 {
-	static const char *const names[] = {"geometry", "frames", "fills", "table", "catalog", "index", "recency", "upread"};
+	static const char *const names[] = {"geometry", "frames",  "fills",  "table", "catalog",
+					    "index",	"recency", "upread", "tokens"};
 	for (size_t i = 0; i < OBD_ARRAY_SIZE(names); i++)
 		deposit(d, names[i], 0);
 	for (uint32_t i = 0; i < obd_config_fetchers(d->config); i++)

@@ -181,7 +181,8 @@ END_TEST
 
 START_TEST(completeness_is_checked)
 {
-	static const char *const names[] = {"geometry", "frames", "fills", "table", "catalog", "index", "recency", "upread"};
+	static const char *const names[] = {"geometry", "frames",  "fills",  "table", "catalog",
+					    "index",	"recency", "upread", "tokens"};
 	struct obd_err err = {{0}};
 	for (size_t i = 0; i < OBD_ARRAY_SIZE(names); i++) {
 		ck_assert_int_eq(obd_store_check(&store, 2, &err), -EPROTO);
