@@ -319,6 +319,14 @@ void obd_ix_wants_put(struct obd_ix_open *o);
 /* Drops wants without references: all opens are known. */
 void obd_ix_wants_sweep(struct obd_indexer *ix);
 
+/* --- identity.c --------------------------------------------------------------------------------------------------------- */
+
+/* Of an open whose layers are all there. Never 0. */
+uint64_t obd_ix_lowers_id(const struct obd_ix_open *o);
+
+/* Of an upper layer whose data file is (dev, ino). Never 0. */
+uint64_t obd_ix_upper_id(const struct obd_lsmt_info *info, uint64_t dev, uint64_t ino);
+
 /* --- adopt.c ------------------------------------------------------------------------------------------------------------ */
 
 /* Takes over READY layers and images from the catalog of an earlier incarnation, frees what was half built. Aborts when

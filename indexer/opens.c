@@ -82,6 +82,8 @@ static void reply(struct obd_ix_open *o, enum obd_reply_status status)
 	r->image_uid = o->image ? o->image->uid : 0;
 	r->upper_slot = o->upper ? o->upper->slot : 0;
 	r->upper_uid = o->upper ? o->upper->uid : 0;
+	r->upper_id = o->upper ? o->upper->id : 0;
+	r->lowers_id = status == OBD_REPLY_READY ? obd_ix_lowers_id(o) : 0;
 	r->err = (uint32_t)o->err;
 	obd_store_relaxed(&r->recording, o->record != NULL);
 	memset(r->reason, 0, sizeof r->reason);

@@ -8,8 +8,10 @@ INDEXER_TEST_LIBS := -lcheck -lsubunit -lm -lrt $(INDEXER_LIBS)
 INDEXER_FAKE := test/indexer/fake.c
 $(eval $(call program,test/check_indexer,test/indexer/check_indexer.c $(INDEXER_FAKE),$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
 $(eval $(call program,test/check_upper_io,test/indexer/check_upper_io.c $(INDEXER_FAKE),$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
+$(eval $(call program,test/check_writable,test/indexer/check_writable.c $(INDEXER_FAKE),frontend/client $(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
 .PHONY: check-indexer
-check-indexer: $(B)/test/check_indexer $(B)/test/check_upper_io ## unit tests of the indexer
+check-indexer: $(B)/test/check_indexer $(B)/test/check_upper_io $(B)/test/check_writable ## unit tests of the indexer
 	$(Q)$(B)/test/check_indexer
 	$(Q)$(B)/test/check_upper_io
+	$(Q)$(B)/test/check_writable
 check-unit: check-indexer

@@ -204,15 +204,16 @@ static int load_state(struct obd_ix_upper *u, struct obd_upper_state *st, struct
 
 static void note_geometry(struct obd_ix_upper *u, const struct obd_upper_state *st, const char *path)
 {
-	struct stat s;
+	struct stat s = {.st_dev = 0};
+	(void)fstat(u->data_fd, &s);
+	u->id = obd_ix_upper_id(&st->info, s.st_dev, s.st_ino);
 	u->sparse = st->sparse;
 	u->bytes = st->info.virtual_size;
 	u->data_end = st->data_end;
 	u->index_end = st->index_end;
 	u->index_torn = false;
 	u->granule = OBD_SECTOR_BYTES;
-	if (u->sparse && fstat(u->data_fd, &s) == 0 && s.st_blksize > OBD_SECTOR_BYTES && s.st_blksize <= 1 << 20 &&
-	    obd_is_pow2((uint64_t)s.st_blksize))
+	if (u->sparse && s.st_blksize > OBD_SECTOR_BYTES && s.st_blksize <= 1 << 20 && obd_is_pow2((uint64_t)s.st_blksize))
 		u->granule = (uint32_t)s.st_blksize;
 	if (u->ix->engine.kind == OBD_IX_LIBAIO)
 		u->direct_fd = open(path, O_RDWR | O_CLOEXEC | O_DIRECT); /* without it everything goes by the threads */

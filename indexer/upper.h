@@ -52,6 +52,7 @@ struct obd_ix_upper {
 	bool broken; /* after a restart its files could not be had again: every request fails */
 	bool sparse;
 	uint64_t bytes;	  /* of the device */
+	uint64_t id;	  /* obd_ix_upper_id */
 	uint32_t granule; /* sparse: holes of the file are whole blocks of so many bytes, counted from the file's start */
 	int data_fd;
 	int direct_fd; /* -1: none */

@@ -645,6 +645,8 @@ struct obd_reply {
 	uint32_t upper_slot;	    /* READY and writable */
 	uint32_t upper_uid;	    /* 0: read-only device */
 	_Atomic uint32_t recording; /* 1: first reads are wanted in the ring `touches`; goes to 0 while READY, never back */
+	uint64_t lowers_id;	    /* READY: a hash of what the layers are, the same whenever the same ones are opened */
+	uint64_t upper_id;	    /* the same of the upper layer; 0: none */
 	char reason[OBD_REASON_BYTES];
 } OBD_LINE_ALIGNED;
 

@@ -42,7 +42,8 @@ enum obd_device_state {
 };
 
 /* Called once, when a device becomes READY or FAILED. A device that was READY stays so: when a new group cannot open it again,
- * its reads wait and the open is repeated every second. May call obd_client_close, except from within obd_client_wait. */
+ * its reads wait and the open is repeated every second. When what it finds is another upper layer, or other layers below, its
+ * ios end with -EIO until the ones it had are back. May call obd_client_close, except from within obd_client_wait. */
 typedef void obd_device_fn(void *arg, struct obd_device *dev);
 
 /* Asks the group to open an image config (path is made absolute). Returns at once. -ENAMETOOLONG, -EBUSY (too many open),
@@ -84,6 +85,7 @@ struct obd_io {
 	uint32_t outstanding;	   /* requests posted */
 	unsigned char op;	   /* what is asked: enum obd_up_op */
 	bool fua;
+	bool behind; /* a read that first waits for what was given up */
 };
 
 /* Reads. 0: done, buf is filled, fn is not called: every block was in the cache (no system call was made). 1: under way, fn
@@ -109,6 +111,10 @@ int obd_discard(struct obd_io *io, bool fua);
 int obd_sync(struct obd_io *io);
 
 bool obd_device_writable(const struct obd_device *dev);
+
+/* As obd_read, but first waits for writes and discards of these bytes that were given up and are still under way: what is read,
+ * and then written depending on it, must not have one of them between the two. */
+int obd_read_behind(struct obd_io *io);
 
 /* Gives up what is under way; fn is not called and buf not touched any more. Parts of a write or discard that the indexer has
  * already may still be carried out, each as a whole; no later write or discard of the same range is overtaken by them. */

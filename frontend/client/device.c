@@ -149,17 +149,30 @@ static int adopt_upper(struct obd_device *dev, uint32_t slot, uint32_t uid, uint
 {
 	struct obd_client *c = dev->client;
 	if (uid == 0)
-		return dev->writable ? -EROFS : 0;
+		return 0;
 	if (!c->seg.upread)
 		return -EPROTO;
 	int rc = obd_upmap_open(&c->seg, slot, uid, &dev->map);
 	if (rc == 0) {
 		*bytes = dev->map.sectors * 512;
-		dev->writable = true;
 		dev->upper_word = &c->seg.catalog->upper[slot].word;
 		dev->upper_seen = obd_word(uid, OBD_UPPER_READY);
 	}
 	return rc;
+}
+
+/* A device that was open before must be what it was: its initiators have parts of it in their caches, and writes that were not
+ * answered yet are about to be carried out again. */
+static const char *what_changed(const struct obd_device *dev, uint64_t bytes, const struct obd_reply *r)
+{
+	if (dev->state != OBD_DEVICE_READY)
+		return NULL;
+	if (r->upper_id != dev->upper_id)
+		return dev->upper_id && !r->upper_id ? "the image has no upper layer any more"
+						     : "the image has another upper layer now";
+	if (r->lowers_id != dev->lowers_id)
+		return "the image has other layers now";
+	return bytes != dev->bytes ? "the image has another size now" : NULL;
 }
 
 /* r: in the catalog. copy: of it, checked. */
@@ -170,16 +183,12 @@ static void ready(struct obd_device *dev, const struct obd_reply *r, const struc
 	int rc = adopt_image(dev, image_slot, image_uid, &bytes);
 	if (rc == 0)
 		rc = adopt_upper(dev, copy->upper_slot, copy->upper_uid, &bytes);
-	if (rc == -EROFS) {
-		fail(dev, EROFS, "the image has no upper layer any more");
-		return;
-	}
-	if (rc) {
-		fail(dev, -rc, "the indexer's answer cannot be used");
-		return;
-	}
-	if (dev->state == OBD_DEVICE_READY && bytes != dev->bytes) {
-		fail(dev, ESTALE, "the image has another size now");
+	const char *changed = rc ? NULL : what_changed(dev, bytes, copy);
+	if (rc || changed) {
+		fail(dev, rc ? -rc : ESTALE, rc ? "the indexer's answer cannot be used" : changed);
+		dev->changed |= changed != NULL;
+		if (changed)
+			obd_ios_fail(dev, -EIO);
 		return;
 	}
 	struct obd_open *e = entry_of(dev);
@@ -187,6 +196,10 @@ static void ready(struct obd_device *dev, const struct obd_reply *r, const struc
 	obd_store_relaxed(&e->image_uid, image_uid);
 	obd_store_release(&e->word, obd_word(dev->seq, OBD_OPEN_HELD)); /* edge: open-held */
 	dev->bytes = bytes;
+	dev->lowers_id = copy->lowers_id;
+	dev->upper_id = copy->upper_id;
+	dev->writable = copy->upper_uid != 0;
+	dev->changed = false;
 	dev->usable = true;
 	dev->state = OBD_DEVICE_READY;
 	obd_touches_start(dev, r);

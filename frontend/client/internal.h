@@ -108,10 +108,13 @@ struct obd_device {
 	enum obd_device_state state;
 	bool usable;	/* image below belongs to the segment in use; false while it is being opened again */
 	bool announced; /* fn was called */
+	bool changed;	/* opened again it turned out to be another image: ios fail */
 	int slot;	/* open slot; -1: none */
 	uint64_t seq;
 	uint64_t reopen_ns; /* when to open again after a failed re-open; 0: not waiting */
 	uint64_t bytes;
+	uint64_t lowers_id; /* what it was when it was opened first */
+	uint64_t upper_id;
 	int err;
 	char reason[OBD_REASON_BYTES];
 	struct obd_list ios;
@@ -157,6 +160,7 @@ void obd_io_answer(void *arg, void *cookie, int err);
 void obd_client_free_pieces(struct obd_client *c);
 void obd_io_finish(struct obd_io *io, int result);
 void obd_io_continue(struct obd_io *io);		/* a read: posts what it can */
+void obd_io_walk(struct obd_io *io);			/* a read: begins */
 void obd_io_upper_answer(struct obd_piece *p, int err); /* a read's piece of the upper is copied (err 0), or cannot be had */
 
 /* touch.c */
@@ -169,10 +173,12 @@ void obd_ups_attach(struct obd_client *c); /* a new segment is there: all slots 
 void obd_ups_forget(struct obd_client *c); /* the segment is gone, and all requests with it */
 bool obd_ups_poll(struct obd_client *c);   /* answers; true: did something */
 bool obd_ups_have_work(const struct obd_client *c);
-void obd_ups_pump(struct obd_client *c);	  /* posts what waits, as slots are free; wakes the indexer */
-void obd_up_want(struct obd_io *io);		  /* the io waits for upper request slots; obd_ups_pump goes on with it */
-bool obd_up_want_more(const struct obd_io *io);	  /* a write: is there something that was not asked for yet? */
-void obd_ups_give_up(struct obd_io *io);	  /* its posted requests belong to nobody from now on */
+void obd_ups_pump(struct obd_client *c);	/* posts what waits, as slots are free; wakes the indexer */
+void obd_up_want(struct obd_io *io);		/* the io waits for upper request slots; obd_ups_pump goes on with it */
+bool obd_up_want_more(const struct obd_io *io); /* a write: is there something that was not asked for yet? */
+void obd_ups_give_up(struct obd_io *io);	/* its posted requests belong to nobody from now on */
+/* Is a request under way that was given up and changes a byte of the device's [offset, offset + len)? */
+bool obd_ups_behind_orphan(const struct obd_device *dev, uint64_t offset, uint64_t len);
 uint64_t obd_ups_lowest(const struct obd_io *io); /* a write: everything before this byte of it is answered */
 /* Posts the read of one piece of the upper. False: it is not the io's turn (obd_up_want). */
 bool obd_up_post_read(struct obd_io *io, struct obd_piece *p);

@@ -323,7 +323,7 @@ void obd_io_finish(struct obd_io *io, int result)
 /* Walks on; finishes the read or posts what it needs. A write waits for its turn. */
 static void advance(struct obd_io *io)
 {
-	if (io->op != OBD_UP_READ) {
+	if (io->op != OBD_UP_READ || io->behind) {
 		obd_up_want(io);
 		obd_ups_pump(io->dev->client);
 		return;
@@ -343,6 +343,11 @@ static void advance(struct obd_io *io)
 	case LOST:
 		obd_device_lost(io->dev);
 	}
+}
+
+void obd_io_walk(struct obd_io *io)
+{
+	advance(io);
 }
 
 /* --- answers
@@ -486,18 +491,48 @@ void obd_ios_fail(struct obd_device *dev, int result)
 /* --- the caller's side
  * ------------------------------------------------------------------------------------------------------------ */
 
-int obd_read(struct obd_io *io)
+static int begin(struct obd_io *io)
 {
-	struct obd_device *dev = io->dev;
+	const struct obd_device *dev = io->dev;
 	uint64_t end;
 	if (dev->state != OBD_DEVICE_READY)
 		return -ENODEV;
+	if (dev->changed)
+		return -EIO;
 	if (!obd_add_u64(io->offset, io->len, &end) || end > dev->bytes)
 		return -EINVAL;
 	io->resolved_to = 0;
 	io->pieces = NULL;
 	io->outstanding = 0;
 	io->op = OBD_UP_READ;
+	io->behind = false;
+	obd_list_init(&io->retry);
+	return 0;
+}
+
+int obd_read_behind(struct obd_io *io)
+{
+	struct obd_device *dev = io->dev;
+	if (!obd_ups_behind_orphan(dev, io->offset, io->len))
+		return obd_read(io);
+	int rc = begin(io);
+	if (rc)
+		return rc;
+	io->behind = true;
+	obd_list_push_back(&dev->ios, &io->link);
+	if (dev->usable) {
+		obd_count(&dev->client->reader.own->proc, requests, 1);
+		obd_up_want(io);
+	}
+	return 1;
+}
+
+int obd_read(struct obd_io *io)
+{
+	struct obd_device *dev = io->dev;
+	int err = begin(io);
+	if (err)
+		return err;
 	enum resolve rc = PARTLY;
 	if (dev->usable) {
 		obd_count(&dev->client->reader.own->proc, requests, 1);
@@ -510,7 +545,6 @@ int obd_read(struct obd_io *io)
 		obd_count(&dev->client->reader.own->proc, io_errors, 1);
 		return -EIO;
 	}
-	obd_list_init(&io->retry);
 	obd_list_push_back(&dev->ios, &io->link);
 	if (rc == LOST)
 		obd_device_lost(dev);

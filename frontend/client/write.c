@@ -11,7 +11,8 @@
  *
  * A slot that is POSTED belongs to the indexer, which may be reading its staging buffer or writing its upread buffer. So a slot
  * whose io was given up stays as it is until its answer comes, and a later write of the same range waits for that, so that an
- * indexer which dies in between cannot carry them out in the wrong order.
+ * indexer which dies in between cannot carry them out in the wrong order. So does a read on which a write depends
+ * (obd_read_behind).
  *
  * If the indexer dies, POSTED requests are served by the next one. If the group dies, the slots go with the segment, and what
  * was not answered is asked for again once the device is open.
@@ -122,8 +123,7 @@ uint64_t obd_ups_lowest(const struct obd_io *io)
 	return lowest;
 }
 
-/* Is an orphan under way that changes a byte of the device's [offset, offset + len)? */
-static bool behind_orphan(const struct obd_device *dev, uint64_t offset, uint64_t len)
+bool obd_ups_behind_orphan(const struct obd_device *dev, uint64_t offset, uint64_t len)
 {
 	const struct obd_client *c = dev->client;
 	for (uint32_t s = 0; c->up_orphans && s < OBD_UP_SLOTS; s++) {
@@ -172,7 +172,7 @@ static bool post_part(struct obd_io *io)
 	}
 	u.offset = offset;
 	u.len = next_len(io, offset);
-	if (behind_orphan(io->dev, offset, u.len))
+	if (obd_ups_behind_orphan(io->dev, offset, u.len))
 		return false;
 	if (io->op == OBD_UP_WRITE)
 		memcpy(c->reader.own->staging[c->up_free[c->up_nfree - 1]], (const char *)io->buf + io->resolved_to, u.len);
@@ -198,6 +198,15 @@ static bool take_turn(struct obd_device *dev)
 {
 	struct obd_io *io = OBD_LIST_ENTRY(dev->up_wait.next, struct obd_io, retry);
 	obd_list_remove(&io->retry);
+	if (io->behind && obd_ups_behind_orphan(dev, io->offset, io->len)) {
+		obd_list_push_back(&dev->up_wait, &io->retry);
+		return false;
+	}
+	if (io->behind) {
+		io->behind = false;
+		obd_io_walk(io);
+		return true;
+	}
 	if (io->op == OBD_UP_READ) {
 		dev->client->up_grant = true;
 		obd_io_continue(io);
@@ -247,6 +256,8 @@ void obd_ups_pump(struct obd_client *c)
 
 static int result_of(int err)
 {
+	if (err == EDQUOT || err == EFBIG)
+		return -ENOSPC; /* whichever limit it was: the upper layer cannot grow */
 	return err == ENOSPC || err == EROFS || err == ETIMEDOUT || err == EBADMSG ? -err : -EIO;
 }
 
@@ -261,6 +272,12 @@ static void copy_out(const struct obd_client *c, uint32_t slot)
 static void answered(struct obd_client *c, uint32_t slot, int err)
 {
 	struct obd_up u = c->up[slot];
+	/* The indexer has let go of the device: the supervisor lost our connection, or took us for dead, and we have not
+	 * noticed. */
+	if (u.io && err == ENODEV && u.io->dev->usable) {
+		obd_device_lost(u.io->dev); /* gives this request up with all others */
+		u.io = NULL;
+	}
 	if (u.io && u.op == OBD_UP_READ && !err)
 		copy_out(c, slot);
 	release(c, slot);
@@ -333,6 +350,8 @@ static int begin(struct obd_io *io, enum obd_up_op op, bool fua)
 	uint64_t end;
 	if (dev->state != OBD_DEVICE_READY)
 		return -ENODEV;
+	if (dev->changed)
+		return -EIO;
 	if (!dev->writable)
 		return -EROFS;
 	if (op != OBD_UP_SYNC &&
@@ -342,6 +361,7 @@ static int begin(struct obd_io *io, enum obd_up_op op, bool fua)
 		return 0;
 	io->op = (unsigned char)op;
 	io->fua = fua;
+	io->behind = false;
 	io->resolved_to = 0;
 	io->pieces = NULL;
 	io->outstanding = 0;

@@ -317,6 +317,12 @@ void obd_op_read(struct op *op, void *buf, uint64_t offset, uint64_t len, op_fn 
 	started(op, op->io.dev ? obd_read(&op->io) : -ENODEV);
 }
 
+void obd_op_read_behind(struct op *op, void *buf, uint64_t offset, uint64_t len, op_fn *then)
+{
+	prepare(op, buf, offset, len, false, then);
+	started(op, op->io.dev ? obd_read_behind(&op->io) : -ENODEV);
+}
+
 void obd_op_write(struct op *op, void *buf, uint64_t offset, uint64_t len, bool fua, op_fn *then)
 {
 	prepare(op, buf, offset, len, true, then);

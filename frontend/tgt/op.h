@@ -51,6 +51,7 @@ int obd_op_begin(struct op *op, op_fn *go, uint64_t start, uint64_t bytes, bool 
 
 /* Steps: `then` is called when it has done well; anything else ends the op. */
 void obd_op_read(struct op *op, void *buf, uint64_t offset, uint64_t len, op_fn *then);
+void obd_op_read_behind(struct op *op, void *buf, uint64_t offset, uint64_t len, op_fn *then); /* see obd_read_behind */
 void obd_op_write(struct op *op, void *buf, uint64_t offset, uint64_t len, bool fua, op_fn *then);
 void obd_op_discard(struct op *op, uint64_t offset, uint64_t len, bool fua, op_fn *then);
 void obd_op_sync(struct op *op, op_fn *then);

@@ -121,7 +121,7 @@ static void or_and_write(struct op *op)
 static void go_read_modify_write(struct op *op)
 {
 	bool caw = op->cmd->scb[0] == OP_COMPARE_AND_WRITE;
-	obd_op_read(op, op->own, op->start, op->bytes, caw ? compare_and_write : or_and_write);
+	obd_op_read_behind(op, op->own, op->start, op->bytes, caw ? compare_and_write : or_and_write);
 }
 
 static int begin_read_modify_write(struct tgt_cmd *cmd, uint64_t bytes)

@@ -248,10 +248,10 @@ static int serve_one(struct fake *f, const struct obd_req *req)
 	return rc;
 }
 
-unsigned int fake_serve(struct fake *f)
+static unsigned int serve_client(struct fake *f, uint32_t c)
 {
-	struct obd_table_client *half = &f->seg.table->client[0];
-	struct obd_client_area *area = f->seg.client[0];
+	struct obd_table_client *half = &f->seg.table->client[c];
+	struct obd_client_area *area = f->seg.client[c];
 	unsigned int n = 0;
 	uint64_t entry;
 	while (!f->deaf && obd_ring_pop(&area->requests, &half->requests_tail, &entry) == OBD_RING_ENTRY) {
@@ -268,6 +268,11 @@ unsigned int fake_serve(struct fake *f)
 		n++;
 	}
 	return n;
+}
+
+unsigned int fake_serve(struct fake *f)
+{
+	return serve_client(f, 0) + serve_client(f, FAKE_CLIENT);
 }
 
 void fake_run(struct fake *f)

@@ -39,7 +39,7 @@ void fake_done(struct fake *f);
 /* Starts the indexer; a second time as after kill -9 of the first. */
 void fake_start(struct fake *f);
 
-/* Serves what client 0 asked. Returns how many requests. */
+/* Serves what the clients asked of cached. Returns how many requests. */
 unsigned int fake_serve(struct fake *f);
 
 /* Serves and polls until nothing happens any more. */

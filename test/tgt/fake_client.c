@@ -331,6 +331,11 @@ int obd_read(struct obd_io *io)
 	return ask(io, READ);
 }
 
+int obd_read_behind(struct obd_io *io)
+{
+	return obd_read(io);
+}
+
 static int check_write(const struct obd_io *io)
 {
 	const struct obd_device *d = io->dev;
