@@ -33,10 +33,30 @@ static void publish_stats(struct obd_fetcher *f)
 	f->published = f->stats;
 }
 
+/* What cached says of the disk tier, and what it is to know (edge: disk-epoch; the fault names the epoch it belongs to). */
+static void pass_disk_gate(struct obd_fetcher *f)
+{
+	const struct obd_table_disk *t = &f->seg.table->disk;
+	uint64_t word = obd_load_acquire(&t->word); /* edge: disk-epoch */
+	unsigned int state = obd_word_state(word);
+	const struct obd_disk_gate gate = {.epoch = obd_word_seq(word),
+					   .read = state == OBD_DISK_ON || state == OBD_DISK_READ_ONLY,
+					   .write = state == OBD_DISK_ON,
+					   .look = obd_load_relaxed(&t->look),
+					   .room_bytes = obd_load_relaxed(&t->room_bytes)};
+	if (!f->disk)
+		return;
+	obd_disk_gate(f->disk, &gate);
+	int fault = obd_disk_fault(f->disk);
+	if (fault)
+		obd_store_relaxed(&f->side.own->disk_fault, gate.epoch << 16 | (uint64_t)(fault & 0xffff));
+}
+
 static bool poll_work(void *arg)
 {
 	struct obd_fetcher *f = arg;
 	struct obd_fetch_job job;
+	pass_disk_gate(f);
 	bool worked = obd_local_poll(f->local);
 	if (f->running < OBD_FETCHER_RUNNING && obd_fetch_next(&f->side, &job)) {
 		obd_job_start(f, &job);
@@ -126,6 +146,16 @@ static void forbid_dumps(void)
 		obd_warn("cannot turn off core dumps: %s", strerror(errno));
 }
 
+/* Without it everything comes from the registry, so nothing that fails here ends the process. */
+static void make_disk(struct obd_daemon *d, struct obd_fetcher *f)
+{
+	if (d->config->cache_size_gb == 0)
+		return;
+	f->disk = obd_disk_new(d->loop, d->config->cache_dir, f->seg.geo.block_bytes, &f->stats);
+	if (!f->disk)
+		obd_warn("disk cache: %s", strerror(errno));
+}
+
 static int start(struct obd_daemon *d)
 {
 	struct obd_fetcher *f = d->priv;
@@ -136,6 +166,7 @@ static int start(struct obd_daemon *d)
 		rc = make_sources(d, f);
 	if (rc)
 		return rc;
+	make_disk(d, f);
 	obd_fetch_attach(&f->side, &f->seg, d->index, d->incarnation);
 	rc = obd_loop_add_hooks(d->loop, &hooks);
 	if (rc == 0)
@@ -158,6 +189,8 @@ static void stop(struct obd_daemon *d)
 	obd_local_free(f->local);
 	obd_auth_free(f->auth);
 	obd_http_free(f->http);
+	obd_disk_free(f->disk);
+	f->disk = NULL;
 	obd_job_forget_all(f);
 	obd_codec_free(f->codec);
 	obd_segment_close(&f->seg);

@@ -2,12 +2,12 @@
 /*
  * obd-fetcher: takes jobs out of the segment, gets the bytes from a source, decodes them into frames.
  *
- *   cached ──job──► fetcher.c ──► job.c ──range──► local.c  or  http/
+ *   cached ──job──► fetcher.c ──► job.c ──range──► local.c  or  disk.c, then http/
  *                                   ▲ │                   │ bytes, piece by piece
  *                    whole frames   │ └──── decode.c ◄────┘
  *
- * One thread; everything is driven by the loop. If the process dies, its jobs are given to another fetcher; what it had
- * published stays.
+ * One thread, but for the disk tier's I/O; everything is driven by the loop. If the process dies, its jobs are given to another
+ * fetcher; what it had published stays.
  */
 #ifndef OBD_FETCHER_FETCHER_H
 #define OBD_FETCHER_FETCHER_H
@@ -15,6 +15,7 @@
 #include "common/base/list.h"
 #include "common/daemon/daemon.h"
 #include "fetcher/auth/auth.h"
+#include "fetcher/disk.h"
 #include "fetcher/http/http.h"
 #include "fetcher/local.h"
 #include "fetcher/stats.h"
@@ -30,7 +31,8 @@ struct obd_fetcher {
 	struct obd_local *local;
 	struct obd_http *http;
 	struct obd_auth *auth;
-	struct obd_list runs; /* struct run of job.c */
+	struct obd_disk *disk; /* NULL: no disk tier */
+	struct obd_list runs;  /* struct run of job.c */
 	uint32_t running;
 	struct obd_fetch_stats stats;
 	struct obd_fetch_stats published; /* what the process row has of them */

@@ -3,7 +3,8 @@
  * One job from taking to reporting.
  *
  *     run (job)  = attempts, one after the other
- *     attempt    = legs, all at once: one per run of frames that are not settled and lie side by side in the blob
+ *     attempt    = a look into the disk tier (the first one only), then
+ *                  legs, all at once: one per run of frames that are not settled and lie side by side in the blob
  *     leg        = [bytes of raw chunks in the cache][range from the source][bytes of raw chunks] -> decoder -> frames
  *
  * A frame is settled as soon as its own bytes are whole, whatever becomes of the rest. An attempt that leaves damaged frames,
@@ -18,8 +19,10 @@
 
 #include "common/base/log.h"
 #include "common/base/util.h"
+#include "common/config/url.h"
 #include "fetcher/decode.h"
 #include "fetcher/fetcher.h"
+#include "fetcher/units.h"
 
 #define RETRIES 3u
 
@@ -32,8 +35,14 @@ struct run {
 	uint32_t attempt;
 	uint32_t legs; /* under way, and one while an attempt is being set up */
 	struct obd_list leg_list;
-	int err;    /* the first failure that ends the run */
-	int excuse; /* what to say when the retries are used up */
+	/* the disk tier's view of the frames; nunits 0: it is not for this job */
+	char origin[OBD_URL_HOST_MAX + 17];
+	struct obd_disk_unit unit[OBD_JOB_FRAMES];
+	uint8_t unit_of[OBD_JOB_FRAMES]; /* by frame */
+	uint32_t nunits;
+	struct obd_disk_read *disk_read; /* under way */
+	int err;			 /* the first failure that ends the run */
+	int excuse;			 /* what to say when the retries are used up */
 	char reason[OBD_REASON_BYTES];
 };
 
@@ -46,6 +55,9 @@ struct leg {
 	unsigned char *raw; /* bytes that were in the cache: head in front, tail at the end. NULL: none */
 	uint64_t raw_head;
 	uint64_t raw_tail;
+	uint32_t first; /* frames */
+	uint32_t n;
+	unsigned char *copy; /* of the whole range, for the disk tier; NULL: none */
 };
 
 /* --- frames --------------------------------------------------------------------------------------------------------------- */
@@ -122,7 +134,25 @@ static void leg_free(struct leg *leg)
 	obd_list_remove(&leg->link);
 	obd_decoder_free(&leg->decoder);
 	free(leg->raw);
+	if (leg->run->f->disk)
+		obd_disk_buffer_free(leg->run->f->disk, leg->copy, leg->end - leg->start);
+	else
+		free(leg->copy);
 	free(leg);
+}
+
+/* Every byte of a leg comes by here, in order. */
+static int leg_feed(struct leg *leg, const unsigned char *buf, size_t n)
+{
+	uint64_t at = leg->decoder.fed;
+	if (leg->copy && n <= leg->end - leg->start - at)
+		memcpy(leg->copy + at, buf, n);
+	return obd_decoder_feed(&leg->decoder, buf, n);
+}
+
+static struct obd_disk_blob disk_blob(const struct run *run)
+{
+	return (struct obd_disk_blob){.origin = run->origin, .digest = run->layer.digest, .blob_bytes = run->layer.blob_bytes};
 }
 
 /* The tail that was in the cache goes behind what the source gave. */
@@ -131,7 +161,7 @@ static void feed_tail(struct leg *leg)
 	if (!leg->raw_tail)
 		return;
 	uint64_t at = leg->end - leg->start - leg->raw_tail;
-	if (obd_decoder_feed(&leg->decoder, leg->raw + at, leg->raw_tail))
+	if (leg_feed(leg, leg->raw + at, leg->raw_tail))
 		fail_here(leg->run, EAGAIN, "no memory");
 }
 
@@ -149,10 +179,36 @@ static void note_damage(struct leg *leg)
 		 run->attempt + 1);
 }
 
+/* Behind the answer: the frames are published. What the registry gave, and is right as far as can be told, is kept. */
+static void keep_on_disk(struct leg *leg)
+{
+	struct run *run = leg->run;
+	struct obd_disk_unit unit[OBD_JOB_FRAMES];
+	uint32_t n = 0;
+	uint64_t have_end = leg->start + leg->decoder.fed;
+	if (!leg->copy)
+		return;
+	for (uint32_t i = leg->first; i < leg->first + leg->n; i++) {
+		const struct obd_disk_unit *u = &run->unit[run->unit_of[i]];
+		bool again = n > 0 && unit[n - 1].number == u->number;
+		bool whole_and_good = u->start >= leg->start && u->start + u->bytes <= have_end && !(leg->decoder.bad >> i & 1);
+		if (again && !whole_and_good)
+			n--; /* of a unit that several frames share one is bad */
+		else if (!again && whole_and_good)
+			unit[n++] = *u;
+	}
+	if (!n)
+		return;
+	const struct obd_disk_blob blob = disk_blob(run);
+	obd_disk_write(run->f->disk, &blob, unit, n, leg->copy, leg->end - leg->start, leg->start);
+	leg->copy = NULL;
+}
+
 static void leg_over(struct leg *leg)
 {
 	struct run *run = leg->run;
 	note_damage(leg);
+	keep_on_disk(leg);
 	leg_free(leg);
 	attempt_part_over(run);
 }
@@ -168,7 +224,7 @@ static int leg_data(void *arg, const unsigned char *buf, size_t n)
 	struct leg *leg = arg;
 	if (!leg->run->layer.local)
 		leg->run->job.net_bytes += n;
-	return obd_decoder_feed(&leg->decoder, buf, n);
+	return leg_feed(leg, buf, n);
 }
 
 static void leg_done(void *arg, const struct obd_source_end *end)
@@ -299,7 +355,7 @@ static int take_raw(struct leg *leg)
 		leg->raw_tail = obd_fetch_from_raw(&run->f->side, &run->layer, leg->start + leg->raw_head, leg->end, true,
 						   leg->raw + leg->raw_head);
 	if (leg->raw_head)
-		return obd_decoder_feed(&leg->decoder, leg->raw, leg->raw_head);
+		return leg_feed(leg, leg->raw, leg->raw_head);
 	if (!leg->raw_tail) {
 		free(leg->raw);
 		leg->raw = NULL;
@@ -316,6 +372,8 @@ static struct leg *leg_new(struct run *run, uint32_t first, uint32_t n)
 		return NULL;
 	}
 	leg->run = run;
+	leg->first = first;
+	leg->n = n;
 	obd_list_push_back(&run->leg_list, &leg->link);
 	int rc = run->job.kind == OBD_JOB_PROBE ? 0 : plan(leg, first, n);
 	if (rc == 0) {
@@ -333,6 +391,8 @@ static void start_leg(struct run *run, uint32_t first, uint32_t n)
 	struct leg *leg = leg_new(run, first, n);
 	if (!leg)
 		return;
+	if (run->nunits && run->f->disk)
+		leg->copy = obd_disk_buffer(run->f->disk, leg->end - leg->start, n);
 	int rc = take_raw(leg);
 	uint64_t start = leg->start + leg->raw_head, end = leg->end - leg->raw_tail;
 	if (rc == 0 && start == end) {
@@ -370,11 +430,9 @@ static uint32_t count_together(const struct run *run, uint64_t missing, uint32_t
 	return n;
 }
 
-static void start_attempt(struct run *run)
+static void start_legs(struct run *run)
 {
 	uint64_t missing = unsettled(run);
-	run->legs = 1; /* a leg that is over at once does not end the attempt */
-	run->excuse = 0;
 	if (run->job.kind == OBD_JOB_PROBE)
 		start_probe(run);
 	for (uint32_t i = 0, n; i < run->job.nblocks && !run->err; i += n) {
@@ -385,6 +443,89 @@ static void start_attempt(struct run *run)
 		start_leg(run, i, n);
 	}
 	attempt_part_over(run);
+}
+
+/* --- the disk tier -------------------------------------------------------------------------------------------------------- */
+
+/* What the disk tier is to be asked about: the units of all frames. */
+static void plan_units(struct run *run)
+{
+	struct obd_repo_url url;
+	uint32_t n = 0;
+	if (!run->f->disk || run->layer.local || run->job.kind == OBD_JOB_PROBE ||
+	    obd_repo_url_parse(run->layer.url, &url, NULL))
+		return;
+	for (uint32_t i = 0; i < run->job.nblocks; i++) {
+		struct obd_disk_unit u;
+		if (!obd_unit_of(&run->layer, run->job.kind, run->f->seg.geo.block_bytes, run->job.block + i, &u))
+			return;
+		if (!n || run->unit[n - 1].number != u.number)
+			run->unit[n++] = u;
+		run->unit_of[i] = (uint8_t)(n - 1);
+	}
+	memcpy(run->origin, url.origin, sizeof run->origin);
+	run->nunits = n;
+}
+
+/* Frames with bytes that decode wrong: what is on disk was so when it was written, or the CRC missed it. */
+static void drop_damaged(struct leg *leg)
+{
+	struct run *run = leg->run;
+	const struct obd_disk_blob blob = disk_blob(run);
+	for (uint32_t i = leg->first; i < leg->first + leg->n; i++)
+		if (leg->decoder.bad >> i & 1)
+			obd_disk_drop(run->f->disk, &blob, &run->unit[run->unit_of[i]]);
+}
+
+/* The stored bytes of the frames [first, first + n), all of which the disk tier has. Raw chunks lie in falling order. */
+static void start_disk_leg(struct run *run, uint32_t first, uint32_t n, const struct obd_disk_got *got)
+{
+	struct leg *leg = leg_new(run, first, n);
+	uint32_t last_unit = UINT32_MAX;
+	if (!leg)
+		return;
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t i = run->job.kind == OBD_JOB_RAW ? first + n - 1 - k : first + k;
+		uint32_t u = run->unit_of[i];
+		if (u != last_unit && obd_decoder_feed(&leg->decoder, got->at[u], run->unit[u].bytes))
+			fail_here(run, EAGAIN, "no memory");
+		last_unit = u;
+	}
+	drop_damaged(leg);
+	leg_over(leg);
+}
+
+static void disk_got(void *arg, const struct obd_disk_got *got)
+{
+	struct run *run = arg;
+	uint64_t there = 0;
+	run->disk_read = NULL;
+	for (uint32_t i = 0; i < run->job.nblocks; i++)
+		there |= (got->have >> run->unit_of[i] & 1) << i;
+	for (uint32_t i = 0, n; i < run->job.nblocks && !run->err; i += n) {
+		n = 1;
+		if (!(there >> i & 1))
+			continue;
+		n = count_together(run, there, i);
+		start_disk_leg(run, i, n, got);
+	}
+	start_legs(run);
+}
+
+static bool ask_disk(struct run *run)
+{
+	if (!run->nunits || run->attempt > 0 || run->layer.distrust)
+		return false;
+	const struct obd_disk_blob blob = disk_blob(run);
+	return obd_disk_read(run->f->disk, &blob, run->unit, run->nunits, disk_got, run, &run->disk_read) == 0;
+}
+
+static void start_attempt(struct run *run)
+{
+	run->legs = 1; /* a leg that is over at once does not end the attempt */
+	run->excuse = 0;
+	if (!ask_disk(run))
+		start_legs(run);
 }
 
 /* Turns into the next attempt at most RETRIES deep when every leg is over at once. */
@@ -437,6 +578,7 @@ void obd_job_start(struct obd_fetcher *f, const struct obd_fetch_job *job)
 	obd_list_init(&run->leg_list);
 	obd_list_push_back(&f->runs, &run->link);
 	f->running++;
+	plan_units(run);
 	start_attempt(run);
 }
 

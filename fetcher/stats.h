@@ -9,19 +9,27 @@
 #include <stdint.h>
 
 /* X(name): each is a counter of OBD_COUNTER_TABLE, in shmcache/layout.h; the segment's library counts the others itself. */
-#define OBD_FETCH_STATS(X) \
-	X(bytes_fetched)   \
-	X(bytes_local)     \
-	X(http_requests)   \
-	X(connections)     \
-	X(err_connect)     \
-	X(err_timeout)     \
-	X(err_http_4xx)    \
-	X(err_http_5xx)    \
-	X(err_protocol)    \
-	X(err_corrupt)     \
-	X(err_io)          \
-	X(auth_requests)   \
+#define OBD_FETCH_STATS(X)    \
+	X(bytes_fetched)      \
+	X(bytes_local)        \
+	X(http_requests)      \
+	X(connections)        \
+	X(err_connect)        \
+	X(err_timeout)        \
+	X(err_http_4xx)       \
+	X(err_http_5xx)       \
+	X(err_protocol)       \
+	X(err_corrupt)        \
+	X(err_io)             \
+	X(disk_hits)          \
+	X(disk_misses)        \
+	X(bytes_disk)         \
+	X(disk_bytes_written) \
+	X(disk_dropped)       \
+	X(disk_corrupt)       \
+	X(disk_errors)        \
+	X(disk_timeouts)      \
+	X(auth_requests)      \
 	X(auth_refused)
 
 struct obd_fetch_stats {

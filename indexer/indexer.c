@@ -37,6 +37,7 @@ static void init_tables(struct obd_indexer *ix)
 	obd_list_init(&ix->starved_fetches);
 	obd_list_init(&ix->starved_opens);
 	obd_list_init(&ix->warming);
+	obd_list_init(&ix->probing);
 	obd_list_init(&ix->forgotten);
 	obd_list_init(&ix->records);
 	obd_list_init(&ix->trace_writes);
@@ -237,12 +238,19 @@ static void resume(struct obd_indexer *ix)
 	}
 }
 
-/* Opens that have waited long enough for warm blocks go on without them. */
+/* Opens that have waited long enough for warm blocks go on without them, and probes whose time has come are sent again. */
 static void expire(struct obd_indexer *ix)
 {
-	if (obd_list_empty(&ix->warming))
+	if (obd_list_empty(&ix->warming) && obd_list_empty(&ix->probing))
 		return;
 	uint64_t now = obd_clock_ns();
+	OBD_LIST_FOREACH_SAFE (it, &ix->probing) {
+		struct obd_ix_open *o = OBD_LIST_ENTRY(it, struct obd_ix_open, probing);
+		if (now < o->probe_again_ns)
+			continue;
+		obd_list_remove(&o->probing);
+		obd_ix_open_queue(o);
+	}
 	OBD_LIST_FOREACH (it, &ix->warming) {
 		struct obd_ix_open *o = OBD_LIST_ENTRY(it, struct obd_ix_open, warming);
 		if (now >= o->warm_until_ns)
@@ -293,6 +301,10 @@ uint64_t obd_indexer_deadline(const struct obd_indexer *ix)
 	uint64_t due = 0;
 	OBD_LIST_FOREACH (it, &ix->warming) {
 		uint64_t at = OBD_LIST_ENTRY(it, struct obd_ix_open, warming)->warm_until_ns;
+		due = due ? obd_min_u64(due, at) : at;
+	}
+	OBD_LIST_FOREACH (it, &ix->probing) {
+		uint64_t at = OBD_LIST_ENTRY(it, struct obd_ix_open, probing)->probe_again_ns;
 		due = due ? obd_min_u64(due, at) : at;
 	}
 	return due;

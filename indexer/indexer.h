@@ -29,8 +29,8 @@ struct obd_indexer *obd_indexer_new(struct obd_segment *seg, uint32_t incarnatio
 /* How files of writable layers are read and written: 0 psync, 1 libaio, 2 POSIX aio (ioEngine). Before the first client. */
 void obd_indexer_set_engine(struct obd_indexer *ix, uint32_t engine);
 
-/* Whose settings of background download are in force where an image has none. Before the first client; outlives ix. Without it
- * nothing is downloaded. */
+/* Whose settings of background download are in force where an image has none, and of the disk cache. Before the first client;
+ * outlives ix. Without it there is neither. */
 void obd_indexer_set_config(struct obd_indexer *ix, const struct obd_config *config);
 
 /* Prefetch: `most` requests under way at once (prefetchConfig.concurrency); whether file systems' metadata is fetched where

@@ -166,6 +166,7 @@ struct obd_ix_source {
 	const char *url;
 	const struct obd_repo_url *repo;
 	const char *digest;
+	bool distrust; /* what was cached of it made no sense: its metadata is not to come from the disk tier */
 };
 
 /* The layer of that identity, started if it is new. shared false: a new one of its own, only a source, for a probe. *fresh: it
@@ -244,6 +245,7 @@ struct obd_ix_open {
 	struct obd_list work;	 /* in ix->open_work while a step is due */
 	struct obd_list starved; /* waits for a free request slot */
 	struct obd_list warming; /* in ix->warming while it waits for warm blocks */
+	struct obd_list probing; /* in ix->probing while it waits to send the probe again */
 	bool finished;		 /* replied READY or FAILED */
 	bool pending_sent;
 	uint64_t started_ns;
@@ -255,6 +257,10 @@ struct obd_ix_open {
 	bool needs_probe;
 	bool probed;
 	uint32_t probe_number;
+	uint32_t probe_tries;
+	uint64_t probe_again_ns;
+	int unreachable;		  /* positive errno: so the registry was when the probe last came back */
+	bool offline;			  /* opened without an answer of the registry */
 	struct obd_ix_layer *probe_layer; /* held while the probe is under way */
 	struct obd_list posts;		  /* probe or warm-up requests */
 	/* the image, held */
@@ -346,7 +352,7 @@ struct obd_ix_client {
 
 struct obd_indexer {
 	bool clients_known;		 /* see obd_indexer_clients_known */
-	const struct obd_config *config; /* for background download; NULL: there is none */
+	const struct obd_config *config; /* for background download and the disk tier; NULL: there is neither */
 	struct obd_segment *seg;
 	struct obd_catalog *cat;
 	struct obd_reader reader;
@@ -359,6 +365,7 @@ struct obd_indexer {
 	struct obd_list starved_fetches;
 	struct obd_list starved_opens;
 	struct obd_list warming;
+	struct obd_list probing;
 	struct obd_list forgotten;    /* requests whose answers nobody waits for */
 	struct obd_list records;      /* under way */
 	struct obd_list trace_writes; /* finished, on their way to the disk */

@@ -581,6 +581,7 @@ static void fill_entry(struct obd_layer *e, const struct obd_ix_source *src)
 		return;
 	}
 	e->host_hash = hash_text(src->repo->origin);
+	e->distrust = src->distrust;
 	copy_text(e->host, sizeof e->host, src->repo->registry);
 	copy_text(e->url, sizeof e->url, src->url);
 	copy_text(e->digest, sizeof e->digest, src->digest);

@@ -13,7 +13,9 @@
  *
  * An image config names a repository; having its layers in the cache must not give them to somebody without rights there.
  * So every open that does not fetch all its registry layers from its own repository anyway sends one authorised request
- * (the probe), at once, beside whatever else is under way.
+ * (the probe), at once, beside whatever else is under way; with a disk tier, which may have it all, every open does. While the
+ * registry cannot be reached the probe is sent again and again, as long as a read would wait; with offlineOpen an image that is
+ * complete here does not wait for it.
  *
  * If this process dies: replies that were published stay, others are worked out again by the next one.
  */
@@ -28,12 +30,15 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/config/config.h"
 #include "common/config/result.h"
 #include "common/format/merge.h"
 #include "shmcache/ring.h"
 
 #define LAYER_TRIES 4u
 #define BAD_LAYER_TRIES 8u
+#define PROBE_FIRST_NS (100 * OBD_MS_NS)
+#define PROBE_LAST_NS (5 * OBD_SECOND_NS)
 
 static struct obd_client_area *area(const struct obd_indexer *ix, uint32_t c)
 {
@@ -117,6 +122,7 @@ static void release_work(struct obd_ix_open *o)
 	obd_list_remove(&o->work);
 	obd_list_remove(&o->starved);
 	obd_list_remove(&o->warming);
+	obd_list_remove(&o->probing);
 	probe_layer_put(o);
 	for (uint32_t i = 0; i < o->nlowers; i++) {
 		struct obd_ix_wait *w = &o->lower[i];
@@ -205,6 +211,9 @@ static void finish_ready(struct obd_ix_open *o)
 	obd_info("%s: opened for client %u: %u layers, %" PRIu64 " segments, %" PRIu64 " bytes, %" PRIu64 " ms", o->path,
 		 o->client, e->nlayers, e->index_count, e->virtual_bytes, (obd_clock_ns() - o->started_ns) / OBD_MS_NS);
 	obd_ix_wants_take(o, o->cfg);
+	if (o->offline)
+		obd_warn("%s: opened from the disk cache, for registry %s is unreachable: %s", o->path, o->cfg->repo.registry,
+			 strerror(o->unreachable));
 	release_work(o);
 	obd_ix_layer_trim(o->ix);
 }
@@ -252,16 +261,41 @@ void obd_ix_open_layer_failed(struct obd_ix_wait *w, const struct obd_ix_layer *
 
 /* --- the probe ---------------------------------------------------------------------------------------------------------- */
 
+static void probe_failed(struct obd_ix_open *o, int err)
+{
+	struct obd_err text = {{0}};
+	char line[OBD_ERR_BYTES + 64];
+	obd_ix_layer_errno_text(o->probe_layer, err, &text);
+	snprintf(line, sizeof line, "layer %u: %s", o->probe_number, text.msg);
+	note_failure(o, err, line);
+}
+
+/* No way to the registry, as opposed to an answer that we do not like. */
+static bool is_unreachable(int err)
+{
+	return err == ECONNREFUSED || err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH;
+}
+
+static void probe_later(struct obd_ix_open *o, int err)
+{
+	uint64_t wait = PROBE_FIRST_NS << (o->probe_tries < 6 ? o->probe_tries : 6);
+	o->unreachable = err;
+	o->probe_tries++;
+	o->probe_again_ns = obd_clock_ns() + obd_min_u64(wait, PROBE_LAST_NS);
+	obd_list_push_back(&o->ix->probing, &o->probing);
+}
+
 static void probe_answered(struct obd_ix_post *post, int err)
 {
 	struct obd_ix_open *o = post->owner;
-	o->probed = true;
-	if (err) {
-		struct obd_err text = {{0}};
-		char line[OBD_ERR_BYTES + 64];
-		obd_ix_layer_errno_text(o->probe_layer, err, &text);
-		snprintf(line, sizeof line, "layer %u: %s", o->probe_number, text.msg);
-		note_failure(o, err, line);
+	uint64_t limit = o->ix->config ? o->ix->config->read_timeout_sec * OBD_SECOND_NS : 0;
+	bool late = limit && obd_clock_ns() - o->started_ns >= limit;
+	if (is_unreachable(err) && !late) {
+		probe_later(o, err);
+	} else {
+		o->probed = true;
+		if (err)
+			probe_failed(o, is_unreachable(err) ? ETIMEDOUT : err);
 	}
 	obd_ix_open_queue(o);
 }
@@ -275,7 +309,7 @@ static void starve(struct obd_ix_open *o)
 
 static int step_probe(struct obd_ix_open *o, struct obd_err *err)
 {
-	if (!o->needs_probe || o->probed || !obd_list_empty(&o->posts))
+	if (!o->needs_probe || o->probed || !obd_list_empty(&o->posts) || !obd_list_empty(&o->probing))
 		return 0;
 	int rc = o->probe_layer ? 0 : obd_ix_resolve_probe(o, err);
 	if (rc)
@@ -286,10 +320,16 @@ static int step_probe(struct obd_ix_open *o, struct obd_err *err)
 	return rc == -EBUSY ? 0 : rc;
 }
 
+/* With one, reading metadata proves no right to the repository. */
+static bool has_tier(const struct obd_indexer *ix)
+{
+	return ix->config && ix->config->cache_size_gb > 0;
+}
+
 static void choose_probe(struct obd_ix_open *o)
 {
 	for (uint32_t i = 0; i < o->nlowers; i++) {
-		if (o->lower[i].local || o->lower[i].fresh)
+		if (o->lower[i].local || (o->lower[i].fresh && !has_tier(o->ix)))
 			continue;
 		o->needs_probe = true;
 		o->probe_number = i;
@@ -428,6 +468,17 @@ static int step_image(struct obd_ix_open *o, struct obd_err *err)
 	return 0;
 }
 
+/* Everything is here but the registry's word. True: it is not waited for. */
+static bool go_offline(struct obd_ix_open *o)
+{
+	if (!o->ix->config || !o->ix->config->offline_open || !o->unreachable)
+		return false;
+	obd_ix_posts_cancel(&o->posts);
+	obd_list_remove(&o->probing);
+	o->probed = o->offline = true;
+	return true;
+}
+
 /* 0: ready. -EINPROGRESS: waiting. Else a negative errno with a line. */
 static int step(struct obd_ix_open *o, struct obd_err *err)
 {
@@ -447,7 +498,7 @@ static int step(struct obd_ix_open *o, struct obd_err *err)
 			return -EINPROGRESS;
 	}
 	rc = step_image(o, err);
-	if (rc == -EINPROGRESS || (!rc && wait_probe))
+	if (rc == -EINPROGRESS || (!rc && wait_probe && !go_offline(o)))
 		return -EINPROGRESS;
 	if (rc)
 		return rc;
@@ -530,6 +581,7 @@ static struct obd_ix_open *open_new(struct obd_indexer *ix, uint32_t c, uint32_t
 	obd_list_init(&o->work);
 	obd_list_init(&o->starved);
 	obd_list_init(&o->warming);
+	obd_list_init(&o->probing);
 	obd_list_init(&o->posts);
 	ix->client[c].open[slot] = o;
 	return o;

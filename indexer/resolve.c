@@ -79,6 +79,7 @@ int obd_ix_resolve(struct obd_ix_open *o, uint32_t number, struct obd_err *err)
 	struct obd_ix_source src;
 	bool fresh;
 	int rc = find_source(o->cfg, &o->cfg->lowers[number], path, &src, err);
+	src.distrust = w->bad_tries > 0;
 	if (!rc)
 		rc = obd_ix_layer_get(o->ix, &src, true, &w->layer, &fresh, err);
 	if (rc) {

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/config/config.h"
 

@@ -96,6 +96,7 @@ int obd_catalog_layer(const struct obd_segment *seg, uint32_t slot, uint32_t uid
 	out->local = l.local != 0;
 	out->blob_bytes = l.blob_bytes;
 	out->host_hash = l.host_hash;
+	out->distrust = l.distrust != 0 && out->state < OBD_LAYER_READY;
 	out->dev = l.dev;
 	out->ino = l.ino;
 	out->mtime_ns = l.mtime_ns;

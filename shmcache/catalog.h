@@ -16,6 +16,7 @@ struct obd_layer_view {
 	bool local;
 	bool zfile;
 	bool zf_verify;
+	bool distrust; /* its bytes are not to be taken from the disk tier */
 	uint64_t blob_bytes;
 	uint64_t payload_offset;
 	uint64_t payload_bytes;

@@ -16,7 +16,7 @@
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 7u
+#define OBD_SEG_VERSION 8u
 
 #define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
 #define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
@@ -130,7 +130,16 @@ static inline unsigned int obd_word_state(uint64_t word)
 	X(prefetch_skipped, "blocks of these that were in the cache already")                              \
 	X(prefetch_failed, "blocks of these that could not be had")                                        \
 	X(auth_requests, "requests to token and credential services")                                      \
-	X(auth_refused, "requests that a registry refused for want of authorization (401, 403)")
+	X(auth_refused, "requests that a registry refused for want of authorization (401, 403)")           \
+	X(disk_hits, "units taken from the disk cache")                                                    \
+	X(disk_misses, "units looked for in the disk cache that it had not")                               \
+	X(bytes_disk, "bytes read from the disk cache")                                                    \
+	X(disk_bytes_written, "bytes written to the disk cache")                                           \
+	X(disk_dropped, "units not written to the disk cache: it was busy, full or off")                   \
+	X(disk_corrupt, "units and files of the disk cache that were damaged and dropped")                 \
+	X(disk_errors, "errors of the disk under the disk cache")                                          \
+	X(disk_timeouts, "reads of the disk cache that took too long")                                     \
+	X(disk_evictions, "units evicted from the disk cache")
 
 enum obd_counter {
 #define X(name, text) OBD_C_##name,
@@ -399,8 +408,28 @@ struct obd_table_host {
 	char reason[OBD_REASON_BYTES]; /* of the last failure */
 } OBD_LINE_ALIGNED;
 
+enum obd_disk_state {
+	OBD_DISK_NONE = 0, /* cacheSizeGB is 0 */
+	OBD_DISK_OFF,	   /* err says why */
+	OBD_DISK_ON,
+	OBD_DISK_READ_ONLY, /* nothing is added; err says why */
+};
+
+/* The disk tier as the group sees it (4.14). */
+struct obd_table_disk {
+	_Atomic uint64_t word; /* epoch << 8 | enum obd_disk_state; every change of state is a new epoch */
+	_Atomic uint32_t err;
+	_Atomic uint32_t blobs;
+	_Atomic uint64_t look;	     /* counts the keeper's looks at what is used */
+	_Atomic uint64_t room_bytes; /* so much each fetcher may write until the next look */
+	_Atomic uint64_t used_bytes;
+	_Atomic uint64_t limit_bytes;
+	_Atomic uint64_t free_bytes; /* of the file system */
+} OBD_LINE_ALIGNED;
+
 struct obd_table {
 	struct obd_proc proc;
+	struct obd_table_disk disk;
 	_Atomic uint64_t next_generation; /* the highest generation ever given out */
 	_Atomic uint32_t epoch;		  /* see recency */
 	_Atomic uint32_t frames_by_state[OBD_FRAME_STATES];
@@ -440,8 +469,9 @@ struct obd_down_result {
 
 struct obd_fetcher_area {
 	struct obd_proc proc;
-	struct obd_ring reports;   /* fetcher -> cached */
-	struct obd_tail jobs_tail; /* cached -> fetcher, consumed */
+	_Atomic uint64_t disk_fault; /* epoch of the disk tier << 16 | errno: it failed here; 4.14 */
+	struct obd_ring reports;     /* fetcher -> cached */
+	struct obd_tail jobs_tail;   /* cached -> fetcher, consumed */
 	struct {
 		_Atomic uint64_t word;	       /* seq << 16 | errno: this job's last finished run */
 		_Atomic uint32_t retry_ms;     /* errno != 0: how long the registry asked us to stay away; 0: it did not say */
@@ -574,6 +604,8 @@ struct obd_layer {
 	uint64_t file_bytes;	/* uncompressed LSMT file */
 	uint64_t virtual_bytes; /* of the device, as this layer says (READY) */
 	uint64_t host_hash;	/* for fairness between hosts; 0 for local files */
+	uint32_t distrust;	/* 1: until READY, metadata comes from the registry, not from the disk tier */
+	uint32_t reserved;
 	/* ZFile (MAPPED) */
 	uint32_t zf_block_bytes;
 	uint32_t zf_algorithm;

@@ -82,7 +82,7 @@ static int check(struct obd_supervisor *sv, const struct options *o)
 	struct obd_err err = {{0}};
 	for (uint32_t i = 0; i < sv->config->warnings.count; i++)
 		fprintf(stderr, "obd-supervisor: warning: %s\n", sv->config->warnings.text[i]);
-	if (obd_runtime_check(sv, &err) < 0 || obd_find_programs(sv, o->bindir, &err) < 0)
+	if (obd_runtime_check(sv, &err) < 0 || obd_cachedir_check(sv, &err) < 0 || obd_find_programs(sv, o->bindir, &err) < 0)
 		return complain(&err);
 	printf("%s: ok\n", sv->config_path);
 	return 0;
@@ -99,7 +99,7 @@ static void log_warnings(const struct obd_warnings *w)
 static int run(struct obd_supervisor *sv, const struct options *o)
 {
 	struct obd_err err = {{0}};
-	if (obd_find_programs(sv, o->bindir, &err) < 0 || obd_runtime_enter(sv, &err) < 0) {
+	if (obd_find_programs(sv, o->bindir, &err) < 0 || obd_runtime_enter(sv, &err) < 0 || obd_cachedir_enter(sv, &err) < 0) {
 		obd_runtime_leave(sv);
 		return complain(&err); /* on standard error, where whoever started us looks first */
 	}
@@ -107,8 +107,10 @@ static int run(struct obd_supervisor *sv, const struct options *o)
 	if (rc < 0)
 		obd_warn("%s: cannot be opened for logging: %s", sv->config->log_path, strerror(-rc));
 	log_warnings(&sv->config->warnings);
+	obd_cachedir_complain(sv);
 	obd_info("version " OBD_VERSION ", %s", sv->config_path);
 	int status = obd_group_run(sv);
+	obd_cachedir_leave(sv);
 	obd_runtime_leave(sv);
 	return status;
 }
@@ -121,7 +123,7 @@ static int act(const struct options *o, const struct obd_config *config)
 	if (sv) {
 		sv->config = config;
 		sv->config_path = path ? path : o->config_path;
-		sv->lock_fd = -1;
+		sv->lock_fd = sv->cache_lock_fd = -1;
 		status = o->action == CHECK ? check(sv, o) : run(sv, o);
 	}
 	free(path);

@@ -81,6 +81,8 @@ struct obd_supervisor {
 	const char *config_path; /* absolute */
 	char bindir[OBD_PATH_BYTES];
 	int lock_fd;
+	int cache_lock_fd;  /* of cacheDir; -1: none */
+	int cachedir_error; /* positive errno: why there is none */
 	int signal_fd;
 	struct obd_store store;
 
@@ -174,6 +176,17 @@ void obd_listen_close(struct obd_supervisor *sv);
 
 /* Once a second: drops connections that say nothing or take nothing. */
 void obd_listen_tick(struct obd_supervisor *sv, uint64_t now_ns);
+
+/* ---- cachedir.c ---- */
+
+/* Makes cacheDir and takes its lock, if there is a disk cache. -EBUSY with a line: another group has it. A directory that
+ * cannot be had otherwise is no error: the group works without a disk cache, and obd_cachedir_complain says so in the log. */
+int obd_cachedir_enter(struct obd_supervisor *sv, struct obd_err *err);
+void obd_cachedir_complain(const struct obd_supervisor *sv);
+void obd_cachedir_leave(struct obd_supervisor *sv);
+
+/* Does another group use cacheDir? Changes nothing on disk. 0, or -EBUSY with a line. */
+int obd_cachedir_check(const struct obd_supervisor *sv, struct obd_err *err);
 
 /* ---- stat.c ---- */
 

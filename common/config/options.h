@@ -38,9 +38,9 @@ X(log_path, "logConfig.logPath", PATH, 0, 4000, "", "", OBD_OPT_RELOAD, \
   "File that the log is appended to; empty: standard error.") \
 X(io_engine, "ioEngine", U32, 0, 2, 0, "", 0, \
   "How local files are read and written: 0 psync, 1 libaio, 2 POSIX aio.") \
-X(cache_dir, "cacheConfig.cacheDir", PATH, 1, 4000, "/opt/overlaybd/registry_cache", "", OBD_OPT_PLANNED, \
+X(cache_dir, "cacheConfig.cacheDir", PATH, 1, 4000, "/opt/overlaybd/registry_cache", "", 0, \
   "Directory of the disk cache.") \
-X(cache_size_gb, "cacheConfig.cacheSizeGB", U32, 0, 1048576, 4, "GiB", OBD_OPT_PLANNED, \
+X(cache_size_gb, "cacheConfig.cacheSizeGB", U32, 0, 1048576, 4, "GiB", 0, \
   "Largest size of the disk cache; 0: no disk cache.") \
 X(credential_mode, "credentialConfig.mode", ENUM, 0, 0, OBD_CREDENTIAL_FILE, "file|http|https|uds", 0, \
   "Where credentials come from: a JSON file, or a service that is asked for them.") \
@@ -102,7 +102,7 @@ X(read_timeout_sec, "readTimeoutSec", U32, 0, 604800, 300, "s", OBD_OPT_RELOAD, 
   "How long a read waits for an unreachable registry before it fails; 0: for ever.") \
 X(hang_sec, "hangSec", U32, 1, 3600, 10, "s", OBD_OPT_RELOAD, \
   "A process without a heartbeat for so long is killed and started again.") \
-X(offline_open, "offlineOpen", BOOL, 0, 0, true, "", OBD_OPT_PLANNED, \
+X(offline_open, "offlineOpen", BOOL, 0, 0, true, "", 0, \
   "Open an image from the disk cache while its registry is unreachable.") \
 X(frontend_manage, "frontend.manage", BOOL, 0, 0, false, "", OBD_OPT_PLANNED, \
   "Start and watch tgtd, and attach its devices again after a restart.") \

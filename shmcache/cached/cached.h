@@ -13,8 +13,10 @@
  *   hosts.c      registries: limits, and how they answer
  *   readahead.c  streams
  *   adopt.c      what a restarted cached finds
+ *   keeper.c     the disk tier: state, space, a thread (keeper.h)
  *
- * Everything is on one thread. A miss lives while somebody waits for the block or it is being fetched:
+ * Everything but the keeper's file work is on one thread. A miss lives while somebody waits for the block or it is being
+ * fetched:
  *
  *   QUEUED -> INFLIGHT -> (VALID: waiters told, miss gone)
  *      ^         | transient failure
@@ -213,7 +215,8 @@ struct cached {
 	uint64_t random;
 	/* readahead.c */
 	struct stream stream[STREAMS];
-	uint32_t window_blocks; /* largest; 0: readahead is off */
+	uint32_t window_blocks;	   /* largest; 0: readahead is off */
+	struct obd_keeper *keeper; /* keeper.c; NULL: no disk tier */
 };
 
 /* create.c: makes, fills and deposits every region; on return they are mapped. */

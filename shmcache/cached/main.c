@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/config/config.h"
 #include "shmcache/cached/cached.h"
+#include "shmcache/cached/keeper.h"
 
 #define STARVED_NS (5 * OBD_MS_NS)
 
@@ -86,6 +87,7 @@ static int start(struct obd_daemon *d)
 	obd_jobs_init(c);
 	obd_cached_adopt(c);
 	obd_proc_start(&c->seg.table->proc, OBD_ROLE_CACHED, 0, d->incarnation);
+	obd_keeper_start(c);
 	rc = obd_loop_watch(d->loop, c->seg.bell_cached, EPOLLIN, bell, c);
 	struct obd_loop_hooks hooks = {.poll = turn, .arm = arm, .disarm = disarm, .arg = c};
 	return rc ? rc : obd_loop_add_hooks(d->loop, &hooks);
@@ -153,6 +155,7 @@ static void stop(struct obd_daemon *d)
 	struct cached *c = d->priv;
 	for (uint32_t id = 0; id < OBD_MAX_CLIENTS; id++)
 		obd_client_down(c, id);
+	obd_keeper_stop(c);
 	obd_misses_free(c);
 	obd_frames_free(c);
 	obd_loop_timer_free(c->timer);

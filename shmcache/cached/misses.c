@@ -188,6 +188,13 @@ static bool doubtful(struct miss *m, int err)
 	return true;
 }
 
+/* Who probes wants to know at once that there is no way to the registry, and asks again himself (4.14, opens). */
+static bool probe_is_over(const struct miss *m, int err)
+{
+	return m->kind == OBD_JOB_PROBE &&
+	       (err == ECONNREFUSED || err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH);
+}
+
 /* Exponential, with a quarter of jitter, so that a host's clients do not come back in step. */
 static uint64_t backoff_ns(struct cached *c, const struct miss *m)
 {
@@ -201,7 +208,7 @@ static uint64_t backoff_ns(struct cached *c, const struct miss *m)
 void obd_miss_failed(struct cached *c, struct miss *m, int err)
 {
 	m->frame = OBD_NO_FRAME;
-	if (!obd_list_empty(&m->waits) && (obd_miss_transient(err) || doubtful(m, err))) {
+	if (!obd_list_empty(&m->waits) && !probe_is_over(m, err) && (obd_miss_transient(err) || doubtful(m, err))) {
 		obd_miss_unlink(c, m);
 		m->state = MISS_BACKOFF;
 		m->due_ns = obd_clock_ns() + backoff_ns(c, m);
