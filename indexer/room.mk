@@ -9,9 +9,9 @@ INDEXER_FAKE := test/indexer/fake.c
 $(eval $(call program,test/check_indexer,test/indexer/check_indexer.c $(INDEXER_FAKE),$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
 $(eval $(call program,test/check_upper_io,test/indexer/check_upper_io.c $(INDEXER_FAKE),$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
 $(eval $(call program,test/check_writable,test/indexer/check_writable.c $(INDEXER_FAKE),frontend/client $(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
+$(eval $(call program,test/check_fsmeta,test/indexer/check_fsmeta.c,$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS) -lext2fs -lcom_err))
+INDEXER_CHECKS := $(addprefix $(B)/test/,check_indexer check_upper_io check_writable check_fsmeta)
 .PHONY: check-indexer
-check-indexer: $(B)/test/check_indexer $(B)/test/check_upper_io $(B)/test/check_writable ## unit tests of the indexer
-	$(Q)$(B)/test/check_indexer
-	$(Q)$(B)/test/check_upper_io
-	$(Q)$(B)/test/check_writable
+check-indexer: $(INDEXER_CHECKS) ## unit tests of the indexer
+	$(Q)rc=0; for t in $(INDEXER_CHECKS); do $$t || rc=1; done; exit $$rc
 check-unit: check-indexer
