@@ -42,6 +42,7 @@ static void init_tables(struct obd_indexer *ix)
 	obd_list_init(&ix->records);
 	obd_list_init(&ix->trace_writes);
 	obd_list_init(&ix->prefetches);
+	obd_list_init(&ix->ups_gates);
 	obd_list_init(&ix->ups_ready);
 	obd_list_init(&ix->ups_starved);
 	ix->engine.event_fd = -1;
@@ -273,6 +274,7 @@ bool obd_indexer_poll(struct obd_indexer *ix)
 	expire(ix);
 	did |= run_work(ix);
 	did |= obd_ix_up_start(ix);
+	did |= obd_ix_gates_open(ix);
 	did |= obd_ix_replies_flush(ix);
 	did |= obd_ix_up_flush(ix);
 	did |= obd_ix_prefetch_pump(ix);
@@ -290,7 +292,7 @@ bool obd_indexer_has_work(struct obd_indexer *ix)
 		if (ix->client[c].up &&
 		    (obd_ix_up_ring_has(ix, c) || obd_ring_has(&ix->seg->client[c]->opens, &ix->cat->client[c].opens_tail)))
 			return true;
-	if (!obd_list_empty(&ix->ups_ready) && ix->engine.running < OBD_IX_UPS_RUNNING)
+	if (!obd_list_empty(&ix->ups_gates) || (!obd_list_empty(&ix->ups_ready) && ix->engine.running < OBD_IX_UPS_RUNNING))
 		return true;
 	return obd_ix_engine_has_done(&ix->engine) || obd_reader_has_answer(&ix->reader) || !obd_list_empty(&ix->layer_work) ||
 	       !obd_list_empty(&ix->open_work);

@@ -373,6 +373,7 @@ struct obd_indexer {
 	uint32_t prefetch_most;	      /* requests under way, of all of them */
 	uint32_t prefetch_in_flight;
 	bool metadata_first;
+	struct obd_list ups_gates; /* struct obd_ix_upper by gates */
 	struct obd_list ups_ready;
 	struct obd_list ups_starved;
 	struct obd_pages pages;

@@ -104,7 +104,9 @@ int obd_ix_upper_init(struct obd_indexer *ix)
 		u->slot = i;
 		obd_list_init(&u->requests);
 		obd_list_init(&u->recorded);
-		obd_list_init(&u->gate);
+		obd_list_init(&u->gates);
+		obd_list_init(&u->alone);
+		obd_list_init(&u->joint);
 		pthread_mutex_init(&u->record_lock, NULL);
 		pthread_mutex_init(&u->order_lock, NULL);
 		reset(u);

@@ -5,6 +5,7 @@
  *     upper.c         files, lock, catalog entry: an upper from its open to its close, and after a restart
  *     upper_table.c   clients' request tables -> checked requests -> order among those that overlap -> answers
  *     upper_run.c     one request: data, record, map
+ *     upper_batch.c   requests on their way to a thread: writes go together
  *     upper_sparse.c  what a request means for a sparse file: pieces, and what lies below a block that is written in part
  *
  *     upper     FREE -> OPENING -> LIVE -> CLOSING -> FREE        CLOSING: waits for what the engine has
@@ -25,9 +26,11 @@
 #include "shmcache/layout.h"
 #include "shmcache/upmap.h"
 
-#define OBD_IX_UPS_RUNNING 128u /* requests the engine has at most; the rest waits */
-#define OBD_IX_UPPER_THREADS 4u /* threads one device keeps busy at most: a disk that hangs must not stop the others */
-#define OBD_IX_FILLS 4u		/* ranges one request may need from below */
+#define OBD_IX_UPS_RUNNING 128u	   /* requests the engine has at most; the rest waits */
+#define OBD_IX_UPPER_THREADS 4u	   /* threads one device keeps busy at most: a disk that hangs must not stop the others */
+#define OBD_IX_BATCH 32u	   /* writes that go to a thread together */
+#define OBD_IX_BATCH_BYTES 262144u /* their bytes, if they are more than one */
+#define OBD_IX_FILLS 4u		   /* ranges one request may need from below */
 
 struct obd_indexer;
 struct obd_ix_open;
@@ -39,6 +42,15 @@ enum obd_ix_upper_state {
 	OBD_IX_UPPER_ORPHAN,
 	OBD_IX_UPPER_LIVE,
 	OBD_IX_UPPER_CLOSING,
+};
+
+/* Requests that a thread carries out in one go. */
+struct obd_ix_batch {
+	struct obd_ix_task task;
+	struct obd_ix_upper *upper;
+	bool joint;
+	uint32_t n; /* 0: free */
+	struct obd_ix_up *up[OBD_IX_BATCH];
 };
 
 /* The private side of catalog->upper[slot]. */
@@ -63,9 +75,13 @@ struct obd_ix_upper {
 	uint64_t data_end; /* append-only: where the next data go. Never goes back: what fails leaves a gap */
 	struct obd_list requests;
 	uint32_t running;
-	uint32_t threads;
 	_Atomic bool unsynced; /* a sync failed: what was acknowledged before it may be lost, so none succeeds any more */
-	struct obd_list gate;  /* RUNNING requests that wait for one of its threads */
+	struct obd_list gates; /* in the indexer's ups_gates: a request came, or a thread is free */
+	struct obd_list alone; /* RUNNING requests that wait for one of its threads */
+	struct obd_list joint; /* those among them that go together */
+	struct obd_ix_batch batch[OBD_IX_UPPER_THREADS];
+	uint32_t threads;
+	uint32_t joint_threads;
 
 	pthread_mutex_t record_lock; /* a thread keeps it while it writes records; the loop must never wait for it */
 	uint64_t index_end;	     /* where the next record goes */
@@ -101,7 +117,7 @@ struct obd_ix_fill {
 
 struct obd_ix_up {
 	struct obd_list link;  /* in the upper's requests */
-	struct obd_list queue; /* in the indexer's ready or starved list, or in the upper's gate */
+	struct obd_list queue; /* in the indexer's ready or starved list, or in the upper's alone or joint */
 	struct obd_list posts; /* FILLING: what cached was asked for */
 	struct obd_list order; /* in the upper's recorded */
 	struct obd_indexer *ix;
@@ -123,6 +139,9 @@ struct obd_ix_up {
 	struct obd_ix_task task;
 	void (*then)(struct obd_ix_up *up); /* on the loop's thread, after task */
 	bool data_here;			    /* the engine wrote the data already */
+	const void *join_src;		    /* a write that goes with others: what, */
+	uint64_t join_bytes;
+	uint64_t join_at; /* and where in the data file */
 	uint64_t data_at;
 	uint64_t *spare; /* pieces of the arena that the map may need at the end */
 	uint32_t nspare;
@@ -144,6 +163,7 @@ struct obd_ix_up_client {
 	struct obd_ix_up *up[OBD_UP_SLOTS];
 	uint32_t busy; /* requests the engine has: they use the client's memory */
 	uint32_t unsent;
+	bool rings;		/* answers were given in this round */
 	bool due[OBD_UP_SLOTS]; /* the answer found the ring full */
 	bool answered[OBD_UP_SLOTS];
 	uint16_t err[OBD_UP_SLOTS];
@@ -197,6 +217,8 @@ void obd_ix_up_client_reset(struct obd_indexer *ix, uint32_t c);
 /* Starts what is READY as far as the engine has room, and what starved for request slots. */
 bool obd_ix_up_start(struct obd_indexer *ix);
 void obd_ix_up_resume(struct obd_indexer *ix);
+
+/* Answers that found no room once more, and the bells. */
 bool obd_ix_up_flush(struct obd_indexer *ix);
 
 /* Answers up with up->err, lets those start that waited for it, frees it. */
@@ -215,6 +237,19 @@ void obd_ix_up_run_pieces(struct obd_ix_up *up);
 
 /* Frees what the request holds in private memory. */
 void obd_ix_up_free(struct obd_ix_up *up);
+
+/* On a thread: the data of n joint writes of one device, which agree in fua, are in the file. 0: they have their results; an
+ * errno: nothing was done. */
+int obd_ix_up_joined(struct obd_ix_up *const *up, uint32_t n);
+
+/* --- upper_batch.c ------------------------------------------------------------------------------------------------------ */
+
+/* run is called on a thread, then then on the loop's. joint: it is a write, which has join_src, join_bytes and join_at, and if
+ * others go with it, obd_ix_up_joined takes the place of run. */
+void obd_ix_gate(struct obd_ix_up *up, void (*run)(struct obd_ix_task *), void (*then)(struct obd_ix_up *), bool joint);
+
+/* Once a round: what came to the gates since goes to threads, as far as devices may have some. */
+bool obd_ix_gates_open(struct obd_indexer *ix);
 
 /* --- upper_sparse.c ----------------------------------------------------------------------------------------------------- */
 

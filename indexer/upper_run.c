@@ -8,10 +8,10 @@
  *     READ         data file -> region upread -> answer
  *     SYNC, FUA    fdatasync of the data, then of the index
  *
- * Data go by the engine, all else is done by its threads. Records are written one request at a time, so the index file has no
- * holes; one that fails is cut off again. The map follows on the loop's thread. Requests that overlap never run at the same
- * time, so for each sector the map's order is the file's. Records reach the map in any order otherwise: applied_bytes follows
- * the oldest that is not in it.
+ * Data go by the engine, all else is done by its threads, and writes that come together go together (upper_batch.c). Records
+ * are written under a lock, whole requests or nothing, so the index file has no holes; what fails is cut off again. The map
+ * follows on the loop's thread. Requests that overlap never run at the same time, so for each sector the map's order is the
+ * file's. Records reach the map in any order otherwise: applied_bytes follows the oldest that is not in it.
  *
  * If the process dies before the record: lost space in the data file. After the record, before the map: the next one applies
  * it.
@@ -50,27 +50,51 @@ static size_t make_records(const struct obd_ix_up *up, uint64_t *done, struct ob
 	return n;
 }
 
+/* May so many more records be appended? */
+static int index_room(struct obd_ix_upper *u, uint64_t records)
+{
+	if ((u->index_end - OBD_LSMT_HEADER_BYTES) / sizeof(struct obd_lsmt_seg) + records > OBD_UPPER_RECORDS_MAX)
+		return ENOSPC;
+	if (u->index_torn && ftruncate(u->index_fd, (off_t)u->index_end) < 0)
+		return errno;
+	u->index_torn = false;
+	return 0;
+}
+
+/* The index file has whole requests only: what was written of others is cut off. */
+static void index_moves(struct obd_ix_upper *u, uint64_t end, int err)
+{
+	if (!err)
+		u->index_end = end;
+	else if (ftruncate(u->index_fd, (off_t)u->index_end) < 0)
+		u->index_torn = true;
+}
+
 /* At index_end or not at all. */
 static int append_records(struct obd_ix_upper *u, const struct obd_ix_up *up, struct obd_lsmt_seg *seg)
 {
 	uint64_t at = u->index_end;
-	int err = 0;
 	uint64_t most = up->op == OBD_UP_DISCARD ? OBD_UPPER_DISCARD_MAX : OBD_UPPER_WRITE_MAX;
-	if ((at - OBD_LSMT_HEADER_BYTES) / sizeof(*seg) + (up->len + most - 1) / most > OBD_UPPER_RECORDS_MAX)
-		return ENOSPC;
-	if (u->index_torn && ftruncate(u->index_fd, (off_t)at) < 0)
-		return errno;
-	u->index_torn = false;
+	int err = index_room(u, (up->len + most - 1) / most);
+	if (err)
+		return err;
 	for (uint64_t done = 0; done < up->len && !err;) {
 		size_t bytes = make_records(up, &done, seg) * sizeof(*seg);
 		err = obd_ix_io_now(u->index_fd, true, seg, bytes, at);
 		at += bytes;
 	}
-	if (!err)
-		u->index_end = at;
-	else if (ftruncate(u->index_fd, (off_t)u->index_end) < 0)
-		u->index_torn = true;
+	index_moves(u, at, err);
 	return err;
+}
+
+/* With record_lock held: the map must follow. */
+static void recorded(struct obd_ix_up *up, uint64_t index_end)
+{
+	up->written = up->pending = true;
+	up->index_end = index_end;
+	pthread_mutex_lock(&up->upper->order_lock);
+	obd_list_push_back(&up->upper->recorded, &up->order);
+	pthread_mutex_unlock(&up->upper->order_lock);
 }
 
 static int record(struct obd_ix_up *up)
@@ -83,16 +107,31 @@ static int record(struct obd_ix_up *up)
 		return ENOMEM;
 	pthread_mutex_lock(&u->record_lock);
 	int err = append_records(u, up, seg);
-	if (!err) {
-		up->written = up->pending = true;
-		up->index_end = u->index_end;
-		pthread_mutex_lock(&u->order_lock);
-		obd_list_push_back(&u->recorded, &up->order);
-		pthread_mutex_unlock(&u->order_lock);
-	}
+	if (!err)
+		recorded(up, u->index_end);
 	pthread_mutex_unlock(&u->record_lock);
 	if (seg != &one)
 		free(seg);
+	return err;
+}
+
+/* The records of n writes, one each, in one go or not at all. */
+static int record_joined(struct obd_ix_up *const *up, uint32_t n)
+{
+	struct obd_ix_upper *u = up[0]->upper;
+	struct obd_lsmt_seg seg[OBD_IX_BATCH];
+	for (uint32_t i = 0; i < n; i++)
+		seg[i] = obd_upper_record(up[i]->off, up[i]->len, up[i]->data_at, false);
+	pthread_mutex_lock(&u->record_lock);
+	uint64_t at = u->index_end;
+	int err = index_room(u, n);
+	if (!err) {
+		err = obd_ix_io_now(u->index_fd, true, seg, n * sizeof(*seg), at);
+		index_moves(u, at + n * sizeof(*seg), err);
+	}
+	for (uint32_t i = 0; i < n && !err; i++)
+		recorded(up[i], at + (i + 1) * sizeof(*seg));
+	pthread_mutex_unlock(&u->record_lock);
 	return err;
 }
 
@@ -162,6 +201,22 @@ static void run_pieces(struct obd_ix_task *task)
 		up->err = do_piece(up->upper, &up->piece[up->pieces_done]);
 	if (!up->err && up->fua)
 		up->err = sync_files(up->upper);
+}
+
+/* --- on a thread: writes that went together ------------------------------------------------------------------------------- */
+
+int obd_ix_up_joined(struct obd_ix_up *const *up, uint32_t n)
+{
+	struct obd_ix_upper *u = up[0]->upper;
+	int err = u->sparse ? 0 : record_joined(up, n);
+	if (err)
+		return err;
+	err = up[0]->fua ? sync_files(u) : 0;
+	for (uint32_t i = 0; i < n; i++) {
+		up[i]->pieces_done = up[i]->npieces;
+		up[i]->err = err;
+	}
+	return 0;
 }
 
 /* --- room for the map --------------------------------------------------------------------------------------------------- */
@@ -292,39 +347,25 @@ static void over(struct obd_ix_up *up)
 	obd_ix_upper_settle(u);
 }
 
-static void task_done(struct obd_ix_task *task);
-
-static void open_gate(struct obd_ix_upper *u)
-{
-	while (!obd_list_empty(&u->gate) && u->threads < OBD_IX_UPPER_THREADS) {
-		struct obd_ix_up *up = OBD_LIST_ENTRY(u->gate.next, struct obd_ix_up, queue);
-		obd_list_remove(&up->queue);
-		u->threads++;
-		obd_ix_engine_run(&u->ix->engine, &up->task);
-	}
-}
-
-static void run_task(struct obd_ix_up *up, void (*run)(struct obd_ix_task *), void (*done)(struct obd_ix_up *))
-{
-	up->task.run = run;
-	up->task.done = task_done;
-	up->then = done;
-	obd_list_push_back(&up->upper->gate, &up->queue);
-	open_gate(up->upper);
-}
-
-static void task_done(struct obd_ix_task *task)
-{
-	struct obd_ix_up *up = OBD_CONTAINER_OF(task, struct obd_ix_up, task);
-	up->upper->threads--;
-	open_gate(up->upper);
-	up->then(up);
-}
-
 static void run_io(struct obd_ix_task *task)
 {
 	struct obd_ix_io *io = &OBD_CONTAINER_OF(task, struct obd_ix_up, task)->io;
 	io->err = obd_ix_io_now(io->fd, io->write, io->buf, io->bytes, io->off);
+}
+
+static void join(struct obd_ix_up *up, const void *src, uint64_t bytes, uint64_t at)
+{
+	up->join_src = src;
+	up->join_bytes = bytes;
+	up->join_at = at;
+}
+
+/* A write that fits into one record goes with others. */
+static void append_write(struct obd_ix_up *up)
+{
+	_Static_assert(OBD_UP_BUF_BYTES <= OBD_UPPER_WRITE_MAX, "one record is enough for any write");
+	join(up, staging(up), up->len, up->data_at);
+	obd_ix_gate(up, run_append, over, true);
 }
 
 static void data_done(struct obd_ix_up *up)
@@ -336,7 +377,10 @@ static void data_done(struct obd_ix_up *up)
 		over(up);
 		return;
 	}
-	run_task(up, up->upper->sparse ? run_pieces : run_append, over);
+	if (up->upper->sparse)
+		obd_ix_gate(up, run_pieces, over, false);
+	else
+		append_write(up);
 }
 
 static void io_done(struct obd_ix_task *task)
@@ -354,7 +398,7 @@ static void start_io(struct obd_ix_up *up, bool write, const void *buf, uint64_t
 	up->io.off = at;
 	up->io.task.done = io_done;
 	if (obd_ix_engine_io_blocks(&up->ix->engine, &up->io))
-		run_task(up, run_io, data_done);
+		obd_ix_gate(up, run_io, data_done, false);
 	else
 		obd_ix_engine_io(&up->ix->engine, &up->io);
 }
@@ -396,10 +440,12 @@ static void run_change(struct obd_ix_up *up)
 	}
 	up->data_at = up->op == OBD_UP_WRITE ? place_data(u, up->len) : u->data_end;
 	running(up);
-	if (up->op == OBD_UP_WRITE && up->ix->engine.kind != OBD_IX_PSYNC)
-		start_io(up, true, staging(up), up->len, up->data_at);
+	if (up->op == OBD_UP_DISCARD)
+		obd_ix_gate(up, run_append, over, false);
+	else if (up->ix->engine.kind == OBD_IX_PSYNC)
+		append_write(up);
 	else
-		run_task(up, run_append, over);
+		start_io(up, true, staging(up), up->len, up->data_at);
 }
 
 void obd_ix_up_run_pieces(struct obd_ix_up *up)
@@ -412,10 +458,14 @@ void obd_ix_up_run_pieces(struct obd_ix_up *up)
 		return;
 	}
 	running(up);
-	if (up->npieces == 1 && p->how == OBD_IX_COPY && up->ix->engine.kind != OBD_IX_PSYNC)
+	bool plain = up->npieces == 1 && p->how == OBD_IX_COPY;
+	if (plain && up->ix->engine.kind != OBD_IX_PSYNC) {
 		start_io(up, true, p->src, p->len, OBD_LSMT_HEADER_BYTES + p->off);
-	else
-		run_task(up, run_pieces, over);
+		return;
+	}
+	if (plain)
+		join(up, p->src, p->len, OBD_LSMT_HEADER_BYTES + p->off);
+	obd_ix_gate(up, run_pieces, over, plain);
 }
 
 static void run_sparse(struct obd_ix_up *up)
@@ -436,7 +486,7 @@ void obd_ix_up_run(struct obd_ix_up *up)
 		start_io(up, false, to->buf[up->client][up->slot], up->len, up->off);
 	} else if (up->op == OBD_UP_SYNC) {
 		running(up);
-		run_task(up, run_sync, over);
+		obd_ix_gate(up, run_sync, over, false);
 	} else if (up->upper->sparse) {
 		run_sparse(up);
 	} else {

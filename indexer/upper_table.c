@@ -37,8 +37,16 @@ static void ring_answer(struct obd_indexer *ix, uint32_t c, uint32_t slot)
 	cl->unsent += !pushed && !cl->due[slot];
 	cl->unsent -= pushed && cl->due[slot];
 	cl->due[slot] = !pushed;
-	if (pushed && obd_wake(&area(ix, c)->proc, ix->seg->bell_client[c]))
+	cl->rings |= pushed;
+}
+
+/* One bell for all the answers of a round. */
+static void ring_bell(struct obd_indexer *ix, uint32_t c)
+{
+	struct obd_ix_up_client *cl = &ix->client[c].ups;
+	if (cl->rings && obd_wake(&area(ix, c)->proc, ix->seg->bell_client[c]))
 		obd_count(&ix->cat->proc, wakeups, 1);
+	cl->rings = false;
 }
 
 static void answer(struct obd_indexer *ix, uint32_t c, uint32_t slot, uint64_t seq, int err)
@@ -63,6 +71,8 @@ bool obd_ix_up_flush(struct obd_indexer *ix)
 				break;
 			did = true;
 		}
+		if (ix->client[c].up)
+			ring_bell(ix, c);
 	}
 	return did;
 }
@@ -343,6 +353,7 @@ void obd_ix_up_client_reset(struct obd_indexer *ix, uint32_t c)
 		cl->due[slot] = cl->answered[slot] = false;
 	}
 	cl->unsent = 0;
+	cl->rings = false;
 	obd_store_relaxed(&half->ups_tail.tail, 0);
 	obd_store_release(&half->updones.head, 0);
 }
