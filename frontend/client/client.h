@@ -116,6 +116,16 @@ bool obd_device_writable(const struct obd_device *dev);
  * and then written depending on it, must not have one of them between the two. */
 int obd_read_behind(struct obd_io *io);
 
+/*
+ * Gathering. What obd_write and its kin post wakes the indexer if it sleeps, and every waking costs more than a small write. A
+ * host that takes several commands in a row from those it serves can have the indexer woken once for all of them: fn is called
+ * whenever something was posted that the indexer was not told of, from within these calls or obd_client_dispatch, and must call
+ * nothing of the library; soon after, when no more commands come at once, the host calls obd_client_ring. The library does not
+ * wait for that when it has gathered a good many. NULL, the default: told at once.
+ */
+void obd_client_gather(struct obd_client *c, void (*fn)(void *arg), void *arg);
+void obd_client_ring(struct obd_client *c);
+
 /* Gives up what is under way; fn is not called and buf not touched any more. Parts of a write or discard that the indexer has
  * already may still be carried out, each as a whole; no later write or discard of the same range is overtaken by them. */
 void obd_io_cancel(struct obd_io *io);

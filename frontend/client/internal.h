@@ -84,9 +84,12 @@ struct obd_client {
 	uint16_t up_free[OBD_UP_SLOTS];	   /* a stack of free ones */
 	uint32_t up_nfree;
 	uint32_t up_orphans;	 /* posted, and given up */
+	uint32_t up_untold;	 /* posted since the indexer was last woken */
 	struct obd_list up_turn; /* struct obd_device by up_turn: want upper request slots */
-	bool up_pumping;	 /* within obd_ups_pump */
-	bool up_grant;		 /* the io whose turn it is may take one slot */
+	void (*gather)(void *arg);
+	void *gather_arg;
+	bool up_pumping; /* within obd_ups_pump */
+	bool up_grant;	 /* the io whose turn it is may take one slot */
 	struct obd_pieces *free_pieces;
 	struct obd_err why; /* the last failed handshake */
 };

@@ -29,7 +29,11 @@
 #define SECTOR UINT64_C(512)
 #define PAGE UINT64_C(4096)
 
-enum { BUDGET = 256, UPS_OF_ONE = OBD_UP_SLOTS / 2 }; /* a device whose disk hangs leaves the others some */
+enum {
+	BUDGET = 256,
+	UPS_OF_ONE = OBD_UP_SLOTS / 2, /* a device whose disk hangs leaves the others some */
+	GATHERED = 16,		       /* the indexer has enough to do with these while more are gathered */
+};
 
 static struct obd_upreq *entry_of(const struct obd_client *c, uint32_t slot)
 {
@@ -53,6 +57,7 @@ void obd_ups_forget(struct obd_client *c)
 	memset(c->up, 0, sizeof c->up);
 	memset(c->slot_ups, 0, sizeof c->slot_ups);
 	c->up_orphans = 0;
+	c->up_untold = 0;
 	c->up_nfree = OBD_UP_SLOTS;
 	for (uint32_t s = 0; s < OBD_UP_SLOTS; s++)
 		c->up_free[s] = (uint16_t)(OBD_UP_SLOTS - 1 - s);
@@ -85,6 +90,7 @@ static uint32_t post(struct obd_client *c, struct obd_up u, uint64_t offset, uin
 	obd_store_relaxed(&q->posted_ns, obd_clock_ns());
 	obd_store_release(&q->word, obd_word(u.seq, OBD_UP_POSTED)); /* edge: up-post */
 	push(c, slot);
+	c->up_untold++;
 	u.io->outstanding++;
 	return slot;
 }
@@ -222,10 +228,33 @@ static bool take_turn(struct obd_device *dev)
 	return true;
 }
 
+void obd_client_gather(struct obd_client *c, void (*fn)(void *arg), void *arg)
+{
+	c->gather = fn;
+	c->gather_arg = arg;
+	if (!fn)
+		obd_client_ring(c);
+}
+
+void obd_client_ring(struct obd_client *c)
+{
+	if (c->mapped && c->up_untold && obd_wake(&c->seg.catalog->proc, c->seg.bell_indexer))
+		obd_count(&c->reader.own->proc, wakeups, 1);
+	c->up_untold = 0;
+}
+
+static void tell(struct obd_client *c)
+{
+	if (c->gather && c->up_untold < GATHERED)
+		c->gather(c->gather_arg);
+	else
+		obd_client_ring(c);
+}
+
 void obd_ups_pump(struct obd_client *c)
 {
 	struct obd_list stuck;
-	bool posted = false;
+	uint32_t untold = c->up_untold;
 	if (c->up_pumping || !c->mapped)
 		return;
 	c->up_pumping = true;
@@ -236,7 +265,6 @@ void obd_ups_pump(struct obd_client *c)
 		if (!dev->usable || obd_list_empty(&dev->up_wait))
 			continue; /* its ios went away, or come back when it is open again */
 		bool went_on = c->slot_ups[dev->slot] < UPS_OF_ONE && take_turn(dev);
-		posted |= went_on;
 		obd_list_remove(&dev->up_turn);
 		if (!obd_list_empty(&dev->up_wait))
 			obd_list_push_back(went_on ? &c->up_turn : &stuck, &dev->up_turn);
@@ -247,8 +275,8 @@ void obd_ups_pump(struct obd_client *c)
 		obd_list_push_back(&c->up_turn, e);
 	}
 	c->up_pumping = false;
-	if (posted && obd_wake(&c->seg.catalog->proc, c->seg.bell_indexer))
-		obd_count(&c->reader.own->proc, wakeups, 1);
+	if (c->up_untold != untold)
+		tell(c);
 }
 
 /* --- answers

@@ -27,6 +27,8 @@
 
 static struct obd_client *client;
 static unsigned int client_users;
+static struct tgt_event bell;
+static bool more_came; /* since the bell's last turn */
 
 /* ---- the client ---------------------------------------------------------------------------------------------------------- */
 
@@ -36,6 +38,26 @@ static void client_event(int fd, int events, void *data)
 	(void)events;
 	(void)data;
 	obd_client_dispatch(client);
+}
+
+/*
+ * tgtd takes one command of a connection in each round of its loop. The indexer is told of writes when a round brought no
+ * more: so it gets what an initiator sent in one go as one piece of work, and a lone write waits for one look at tgtd's
+ * descriptors.
+ */
+static void bell_turn(struct tgt_event *e)
+{
+	if (more_came)
+		tgt_add_sched_event(e);
+	else
+		obd_client_ring(client);
+	more_came = false;
+}
+
+static void posted(void *arg)
+{
+	more_came = true;
+	tgt_add_sched_event(arg);
 }
 
 /* The library's lines go where tgtd's own go: a daemonised tgtd has no standard error. */
@@ -61,6 +83,8 @@ static int client_start(struct obd_err *err)
 		client = NULL;
 		return obd_err_set(err, EIO, "tgtd cannot watch the client's descriptor");
 	}
+	tgt_init_sched_event(&bell, bell_turn, NULL);
+	obd_client_gather(client, posted, &bell);
 	return 0;
 }
 
@@ -78,6 +102,7 @@ static void client_put(void)
 		return;
 	tgt_event_del(obd_client_fd(client));
 	obd_client_free(client);
+	tgt_remove_sched_event(&bell);
 	client = NULL;
 }
 

@@ -181,6 +181,11 @@ static inline void *tgt_lu_data(struct tgt_lu *lu)
 	return lu + 1;
 }
 
+/* Room for one of tgtd's event_data, which only tgtd looks into; it has five words. */
+struct tgt_event {
+	void *unused[8];
+};
+
 #if defined(__LP64__)
 static_assert(sizeof(struct tgt_sdb) == 24, "tgt_sdb");
 static_assert(sizeof(struct tgt_cmd) == 480 && offsetof(struct tgt_cmd, dev) == 48 && offsetof(struct tgt_cmd, in_sdb) == 72 &&
@@ -208,6 +213,11 @@ int register_backingstore_template(struct tgt_backing_store *bst);
 /* Watches fd for epoll events and calls handler from the main loop, until tgt_event_del. 0 or an error. */
 int tgt_event_add(int fd, int events, void (*handler)(int fd, int events, void *data), void *data);
 void tgt_event_del(int fd);
+
+/* Calls handler once before tgtd next waits for events, for which it then does not sleep; may be added again from within. */
+void tgt_init_sched_event(struct tgt_event *e, void (*handler)(struct tgt_event *e), void *data);
+void tgt_add_sched_event(struct tgt_event *e);
+void tgt_remove_sched_event(struct tgt_event *e);
 
 /* tgtd's default for tgt_lu.cmd_perform; here only to be compared with. */
 int target_cmd_perform(int tid, struct tgt_cmd *cmd);

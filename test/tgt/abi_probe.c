@@ -115,6 +115,7 @@ static void luns(void)
 	MEMBER(tgt_lu, bst, scsi_lu, bst);
 	MEMBER(tgt_lu, attrs, scsi_lu, attrs);
 	MEMBER(tgt_lu, cmd_perform, scsi_lu, cmd_perform);
+	compare("tgt_event has room", sizeof(struct tgt_event) >= sizeof(struct event_data), 1);
 }
 
 static void functions(void)
@@ -122,6 +123,9 @@ static void functions(void)
 	FUNCTION(register_backingstore_template, int(struct backingstore_template *));
 	FUNCTION(tgt_event_add, int(int, int, void (*)(int, int, void *), void *));
 	FUNCTION(tgt_event_del, void(int));
+	FUNCTION(tgt_init_sched_event, void(struct event_data *, void (*)(struct event_data *), void *));
+	FUNCTION(tgt_add_sched_event, void(struct event_data *));
+	FUNCTION(tgt_remove_sched_event, void(struct event_data *));
 	FUNCTION(target_cmd_perform, int(int, struct scsi_cmd *));
 	FUNCTION(target_cmd_io_done, void(struct scsi_cmd *, int));
 	FUNCTION(sense_data_build, void(struct scsi_cmd *, uint8_t, uint16_t));
