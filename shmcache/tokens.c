@@ -191,13 +191,21 @@ static int claim_slot(const struct obd_tokens_side *t, uint32_t n, const char *k
 	return 0;
 }
 
-/* Is there nothing in it that anybody could still use? */
-static bool is_spare(const struct obd_token_slot *s, uint64_t now_ns)
+enum use { SPARE, OURS, TAKEN };
+
+/* What a slot is to somebody who looks for a place for a key. */
+static enum use use_of(const struct obd_token_slot *s, const char *key, uint64_t cred_id, uint64_t now_ns)
 {
 	struct obd_token_slot copy;
-	bool spare = !copy_slot(s, &copy) || copy.bytes == 0 || copy.expires_ns <= now_ns;
+	enum use use = SPARE;
+	if (copy_slot(s, &copy)) {
+		if (is_key(&copy, key, cred_id))
+			use = OURS; /* somebody was faster */
+		else if (copy.bytes && copy.expires_ns > now_ns)
+			use = TAKEN;
+	}
 	wipe(&copy, sizeof copy);
-	return spare;
+	return use;
 }
 
 /* Claimed just now: its holder may be about to write the key that we are looking for. */
@@ -215,9 +223,10 @@ static int claim_spare(const struct obd_tokens_side *t, const char *key, uint64_
 		uint32_t n = nth_slot(first, i);
 		const struct obd_token_slot *s = &t->tokens->slot[n];
 		uint64_t held = obd_load_acquire(&s->claim);
-		if (!is_spare(s, now_ns))
+		enum use use = use_of(s, key, cred_id, now_ns);
+		if (use == TAKEN)
 			continue;
-		if (!is_claim_good(t, held, now_ns))
+		if (use == OURS || !is_claim_good(t, held, now_ns))
 			return claim_slot(t, n, key, cred_id, now_ns, claim);
 		if (is_claim_young(held, now_ns))
 			return -EBUSY;

@@ -33,5 +33,6 @@ TCase *decode_cases(void);
 TCase *range_cases(void);
 TCase *local_cases(void);
 TCase *http_cases(void);
+TCase *auth_cases(void);
 
 #endif
