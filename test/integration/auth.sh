@@ -28,7 +28,7 @@ gate_config() {
 
 # credentials FILE PASSWORD [USER]
 credentials() {
-	python3 - "$1.new" "${GATE#http://}" "$2" "${3:-alice}" <<-'END'
+	python3 - "$1.new" "${GATE#*://}" "$2" "${3:-alice}" <<-'END'
 		import base64, json, sys
 		_, out, host, password, user = sys.argv
 		auth = base64.b64encode(f"{user}:{password}".encode()).decode()
