@@ -33,7 +33,8 @@ struct run {
 	struct obd_layer_view layer;
 	uint64_t begun; /* bit i: obd_fetch_begin was called for frame i */
 	uint32_t attempt;
-	uint32_t legs; /* under way, and one while an attempt is being set up */
+	uint32_t avoid; /* bits of routes by which damaged bytes came */
+	uint32_t legs;	/* under way, and one while an attempt is being set up */
 	struct obd_list leg_list;
 	/* the disk tier's view of the frames; nunits 0: it is not for this job */
 	char origin[OBD_URL_HOST_MAX + 17];
@@ -58,6 +59,7 @@ struct leg {
 	uint32_t first; /* frames */
 	uint32_t n;
 	unsigned char *copy; /* of the whole range, for the disk tier; NULL: none */
+	uint32_t routes;     /* bits of those that gave bytes */
 };
 
 /* --- frames --------------------------------------------------------------------------------------------------------------- */
@@ -165,12 +167,32 @@ static void feed_tail(struct leg *leg)
 		fail_here(leg->run, EAGAIN, "no memory");
 }
 
+static struct obd_http_target target_of(const struct run *run)
+{
+	const struct obd_layer_view *v = &run->layer;
+	return (struct obd_http_target){.url = v->url,
+					.digest = v->digest,
+					.blob_bytes = v->blob_bytes,
+					.avoid = run->avoid,
+					.fresh = run->job.kind == OBD_JOB_PROBE};
+}
+
+/* The next attempt goes by other routes first, and other jobs too for a while. */
+static void blame(struct run *run, uint32_t routes)
+{
+	const struct obd_http_target t = target_of(run);
+	if (routes)
+		obd_http_damaged(run->f->http, &t, routes);
+	run->avoid |= routes;
+}
+
 static void note_damage(struct leg *leg)
 {
 	struct run *run = leg->run;
 	if (!leg->decoder.bad)
 		return;
 	run->f->stats.err_corrupt += (uint64_t)__builtin_popcountll(leg->decoder.bad);
+	blame(run, leg->routes);
 	if (run->err)
 		return;
 	run->excuse = EBADMSG;
@@ -231,6 +253,7 @@ static void leg_done(void *arg, const struct obd_source_end *end)
 {
 	struct leg *leg = arg;
 	struct run *run = leg->run;
+	leg->routes = end->routes;
 	if (end->err == 0) {
 		feed_tail(leg);
 	} else if (end->again && run->attempt < RETRIES) {
@@ -260,7 +283,7 @@ static int ask(struct run *run, uint64_t start, uint64_t end, const struct obd_s
 			.path = v->path, .dev = v->dev, .ino = v->ino, .mtime_ns = v->mtime_ns, .bytes = v->blob_bytes};
 		return obd_local_read(run->f->local, &t, start, end, sink, leg);
 	}
-	const struct obd_http_target t = {.url = v->url, .digest = v->digest, .blob_bytes = v->blob_bytes};
+	const struct obd_http_target t = target_of(run);
 	return obd_http_get(run->f->http, &t, start, end, sink, leg);
 }
 

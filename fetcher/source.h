@@ -18,6 +18,7 @@ struct obd_source_end {
 	int err;	    /* 0 or a positive errno */
 	bool again;	    /* worth asking again at once: the answer made no sense */
 	uint32_t retry_ms;  /* err transient: not before that, the other side says; 0: it did not say */
+	uint32_t routes;    /* bits: the ways that gave bytes; 0 where there is only one */
 	const char *reason; /* one line without secrets; only valid during the call; "" when err is 0 */
 };
 

@@ -30,6 +30,10 @@
 	X(disk_errors)        \
 	X(disk_timeouts)      \
 	X(auth_requests)      \
+	X(redirects)          \
+	X(redirect_hits)      \
+	X(failovers)          \
+	X(throttled)          \
 	X(auth_refused)
 
 struct obd_fetch_stats {

@@ -139,7 +139,11 @@ static inline unsigned int obd_word_state(uint64_t word)
 	X(disk_corrupt, "units and files of the disk cache that were damaged and dropped")                 \
 	X(disk_errors, "errors of the disk under the disk cache")                                          \
 	X(disk_timeouts, "reads of the disk cache that took too long")                                     \
-	X(disk_evictions, "units evicted from the disk cache")
+	X(disk_evictions, "units evicted from the disk cache")                                             \
+	X(redirects, "redirects followed")                                                                 \
+	X(redirect_hits, "requests sent straight to where an earlier redirect led")                        \
+	X(failovers, "requests repeated by the next route: mirror or registry")                            \
+	X(throttled, "answers that asked us to come back later (Retry-After)")
 
 enum obd_counter {
 #define X(name, text) OBD_C_##name,

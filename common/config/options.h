@@ -66,13 +66,13 @@ X(download_try_cnt, "download.tryCnt", U32, 1, 1000, 5, "", OBD_OPT_PLANNED, \
   "How often the download of a layer is tried.") \
 X(download_block_size, "download.blockSize", U32, 4096, 67108864, 262144, "bytes", OBD_OPT_PLANNED, \
   "Size of one request of a background download.") \
-X(p2p_enable, "p2pConfig.enable", BOOL, 0, 0, false, "", OBD_OPT_PLANNED, \
+X(p2p_enable, "p2pConfig.enable", BOOL, 0, 0, false, "", 0, \
   "Fetch through a peer-to-peer proxy.") \
-X(p2p_address, "p2pConfig.address", STR, 0, 4096, "http://localhost:9731/accelerator", "", OBD_OPT_PLANNED, \
+X(p2p_address, "p2pConfig.address", STR, 0, 4096, "http://localhost:9731/accelerator", "", 0, \
   "Address that registry URLs are appended to when p2pConfig.enable is set.") \
-X(cert_file, "certConfig.certFile", PATH, 0, 4000, "", "", OBD_OPT_PLANNED, \
+X(cert_file, "certConfig.certFile", PATH, 0, 4000, "", "", 0, \
   "Client certificate shown to registries.") \
-X(cert_key_file, "certConfig.keyFile", PATH, 0, 4000, "", "", OBD_OPT_PLANNED, \
+X(cert_key_file, "certConfig.keyFile", PATH, 0, 4000, "", "", 0, \
   "Key of that certificate.") \
 X(user_agent, "userAgent", STR, 0, 1024, "", "", 0, \
   "User-Agent that registries see; empty: overlaybd/VERSION.") \
@@ -117,7 +117,7 @@ X(frontend_portal, "frontend.portal", STR, 0, 256, "", "", OBD_OPT_PLANNED, \
 #define OBD_REGISTRY_OPTIONS(X) \
 X(host, "registries[].host", STR, 1, 261, "", "", 0, \
   "HOST or HOST:PORT as it stands in image configurations.") \
-X(mirrors, "registries[].mirrors", LIST, 0, 16, 0, "", OBD_OPT_PLANNED, \
+X(mirrors, "registries[].mirrors", LIST, 0, 16, 0, "", 0, \
   "Addresses that are tried before the registry itself.") \
 X(insecure, "registries[].insecure", BOOL, 0, 0, false, "", 0, \
   "Do not check the registry's certificate.") \

@@ -26,7 +26,11 @@ static void end_soon(struct obd_http_transfer *t)
 
 static void tell(struct obd_http_transfer *t)
 {
-	const struct obd_source_end end = {.err = t->err, .again = t->again, .reason = t->reason.msg};
+	const struct obd_source_end end = {.err = t->err,
+					   .again = t->again,
+					   .retry_ms = t->retry_ms,
+					   .routes = t->nroutes > 1 ? t->used : 0,
+					   .reason = t->err ? t->reason.msg : ""};
 	const struct obd_source_sink *sink = t->sink;
 	void *arg = t->arg;
 	obd_list_remove(&t->link);
@@ -41,18 +45,18 @@ static void on_ended(void *arg)
 		tell(OBD_LIST_ENTRY(h->ended.next, struct obd_http_transfer, link));
 }
 
+static void fail(struct obd_http_transfer *t);
+
 static void dispatch(struct obd_http_transfer *t)
 {
 	if (!obd_http_transfer_arm(t)) {
-		end_soon(t);
+		fail(t);
 		return;
 	}
 	t->http->stats->http_requests++;
 	if (curl_multi_add_handle(t->http->multi, t->easy) == CURLM_OK)
 		return;
-	t->err = EAGAIN;
-	obd_err_set(&t->reason, EAGAIN, "registry %s: no memory", t->origin);
-	end_soon(t);
+	fail(t);
 }
 
 static void on_authorized(struct obd_auth_ask *ask)
@@ -60,17 +64,70 @@ static void on_authorized(struct obd_auth_ask *ask)
 	dispatch(OBD_CONTAINER_OF(ask, struct obd_http_transfer, ask));
 }
 
+/*
+ * A mirror is asked by its own name. A peer-to-peer proxy passes on what is meant for the registry, unless others could listen.
+ * False: nothing is to be shown.
+ */
+static bool auth_target(const struct obd_http_transfer *t, struct obd_auth_target *target)
+{
+	const struct obd_route *route = &t->route[t->at];
+	*target = (struct obd_auth_target){.host = t->hop.name, .repo_url = route->url, .digest = t->digest};
+	if (t->hops > 1 || !t->http->auth)
+		return false;
+	if (!route->is_proxy)
+		return true;
+	target->host = t->registry;
+	target->repo_url = t->repo_url;
+	return t->hop.https || t->hop.loopback;
+}
+
 /* The first hop's request waits until we know what to show. */
 static void begin(struct obd_http_transfer *t, const char *url)
 {
+	struct obd_auth_target target;
 	if (!obd_http_transfer_aim(t, url)) {
-		end_soon(t);
+		fail(t);
 		return;
 	}
-	const struct obd_auth_target target = {.host = t->hop.name, .repo_url = t->repo_url, .digest = t->digest};
 	t->ask.done = on_authorized;
-	if (t->hops > 1 || !t->http->auth || obd_auth_get(t->http->auth, &t->ask, &target))
+	if (!auth_target(t, &target) || obd_auth_get(t->http->auth, &t->ask, &target))
 		dispatch(t);
+}
+
+/* Sets out on the current route, by a short cut if one is known. */
+static void set_out(struct obd_http_transfer *t)
+{
+	struct obd_http *h = t->http;
+	obd_auth_end(&t->ask);
+	memset(&t->ask, 0, sizeof t->ask);
+	obd_routes_take(&t->route[t->at]);
+	char *url = obd_http_transfer_route(t);
+	const char *to = NULL;
+	if (url && !t->fresh && !t->resolved)
+		to = obd_redirects_find(h->redirects, url, obd_clock_ns());
+	if (to && obd_http_transfer_aim(t, url)) {
+		h->stats->redirect_hits++;
+		t->short_cut = true;
+		begin(t, to);
+	} else if (url && !t->err) {
+		begin(t, url);
+	} else {
+		fail(t);
+	}
+	free(url);
+}
+
+/* Before a request was sent, so that the caller may still be in obd_http_get. */
+static void fail(struct obd_http_transfer *t)
+{
+	if (!t->err) {
+		t->err = EAGAIN;
+		obd_err_set(&t->reason, EAGAIN, "registry %s: no memory", t->origin);
+	}
+	if (obd_http_transfer_reroute(t))
+		set_out(t);
+	else
+		end_soon(t);
 }
 
 /* The same request with another authorization, or the reason why there is none. */
@@ -78,7 +135,7 @@ static void begin_again(struct obd_http_transfer *t)
 {
 	struct obd_challenge challenge = t->challenge;
 	if (!obd_http_transfer_again(t))
-		end_soon(t);
+		fail(t);
 	else if (obd_auth_refused(t->http->auth, &t->ask, &challenge))
 		dispatch(t);
 }
@@ -91,6 +148,8 @@ static void on_transfer_ended(struct obd_http_job *job, CURLcode code)
 		begin(t, next);
 	else if (t->refused && t->http->auth)
 		begin_again(t);
+	else if (obd_http_transfer_reroute(t))
+		set_out(t);
 	else
 		tell(t);
 }
@@ -188,9 +247,11 @@ struct obd_http *obd_http_new(struct obd_loop *loop, const struct obd_config *co
 	if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, obd_secret_malloc, obd_secret_free, obd_secret_realloc, obd_secret_strdup,
 				 obd_secret_calloc) == CURLE_OK)
 		h->multi = curl_multi_init();
+	h->routes = obd_routes_new(config);
+	h->redirects = obd_redirects_new();
 	h->timer = obd_loop_timer_new(loop, on_due, h);
 	h->ended_timer = obd_loop_timer_new(loop, on_ended, h);
-	if (!h->multi || !h->timer || !h->ended_timer) {
+	if (!h->multi || !h->timer || !h->ended_timer || !h->routes || !h->redirects) {
 		obd_http_free(h);
 		return NULL;
 	}
@@ -206,17 +267,12 @@ void obd_http_use_auth(struct obd_http *http, struct obd_auth *auth)
 int obd_http_get(struct obd_http *http, const struct obd_http_target *target, uint64_t start, uint64_t end,
 		 const struct obd_source_sink *sink, void *arg)
 {
-	char *url = NULL;
 	struct obd_http_transfer *t = obd_http_transfer_new(http, target, start, end, sink, arg);
-	if (!t || asprintf(&url, "%s/%s", target->url, target->digest) < 0) {
-		if (t)
-			obd_http_transfer_free(t);
+	if (!t)
 		return -ENOMEM;
-	}
 	t->job.ended = on_transfer_ended;
 	obd_list_push_back(&http->transfers, &t->link);
-	begin(t, url);
-	free(url);
+	set_out(t);
 	return 0;
 }
 
@@ -239,5 +295,7 @@ void obd_http_free(struct obd_http *http)
 		curl_multi_cleanup(http->multi);
 	obd_loop_timer_free(http->timer);
 	obd_loop_timer_free(http->ended_timer);
+	obd_routes_free(http->routes);
+	obd_redirects_free(http->redirects);
 	free(http);
 }

@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
+
+#include "fetcher/http/expiry.h"
 
 struct text {
 	const char *at;
@@ -81,6 +84,48 @@ static void note_length(struct text *t, struct obd_http_answer *a)
 	a->has_length = true;
 }
 
+/* no-store, no-cache, max-age=N among directives with commas between them. */
+static void note_cache_control(struct text *t, struct obd_http_answer *a)
+{
+	while (t->at < t->end) {
+		uint64_t v;
+		skip_space(t);
+		if (take_word(t, "no-store") || take_word(t, "no-cache")) {
+			a->has_max_age = true;
+			a->max_age_s = 0;
+			return;
+		}
+		if (take_word(t, "max-age=") && take_number(t, &v)) {
+			a->has_max_age = true;
+			a->max_age_s = v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
+		}
+		const char *comma = memchr(t->at, ',', (size_t)(t->end - t->at));
+		t->at = comma ? comma + 1 : t->end;
+	}
+}
+
+static void note_times(struct text *name, struct text *t, struct obd_http_answer *a)
+{
+	size_t n = (size_t)(t->end - t->at);
+	if (take_word(name, "retry-after") && at_end(name))
+		a->retry_s = obd_http_retry_after(t->at, n, a->date ? a->date : (int64_t)time(NULL));
+	else if (take_word(name, "expires") && at_end(name))
+		a->expires = obd_http_date(t->at, n);
+	else if (take_word(name, "date") && at_end(name))
+		a->date = obd_http_date(t->at, n);
+	else if (take_word(name, "cache-control") && at_end(name))
+		note_cache_control(t, a);
+}
+
+int64_t obd_http_answer_life(const struct obd_http_answer *a)
+{
+	if (a->has_max_age)
+		return a->max_age_s;
+	if (a->expires)
+		return a->expires - (a->date ? a->date : (int64_t)time(NULL));
+	return OBD_HTTP_LIFE_UNKNOWN;
+}
+
 void obd_http_answer_line(struct obd_http_answer *a, const char *line, size_t n)
 {
 	struct text t = {line, line + n};
@@ -102,6 +147,8 @@ void obd_http_answer_line(struct obd_http_answer *a, const char *line, size_t n)
 		note_length(&t, a);
 	else if (take_word(&name, "content-encoding") && at_end(&name))
 		a->encoded = a->encoded || !(at_end(&t) || (take_word(&t, "identity") && at_end(&t)));
+	else
+		note_times(&name, &t, a);
 }
 
 static struct obd_http_verdict refuse(int err, bool again, const char *what)

@@ -18,10 +18,19 @@ struct obd_http_answer {
 	bool has_length;
 	uint64_t first, last, total; /* Content-Range: bytes first-last/total */
 	uint64_t length;	     /* Content-Length */
+	/* How long things hold, in seconds; dates are seconds since 1970, 0: none. */
+	uint32_t retry_s; /* Retry-After, from now on; 0: none */
+	bool has_max_age;
+	uint32_t max_age_s; /* Cache-Control: max-age; 0 for no-store and no-cache too */
+	int64_t expires;    /* Expires */
+	int64_t date;	    /* Date: the server's clock */
 };
 
 /* Takes note of one header line (n bytes, line end included); lines of no interest are ignored. A status line starts over. */
 void obd_http_answer_line(struct obd_http_answer *a, const char *line, size_t n);
+
+/* How many seconds the answer may be remembered, by its header; OBD_HTTP_LIFE_UNKNOWN (expiry.h): it does not say. */
+int64_t obd_http_answer_life(const struct obd_http_answer *a);
 
 struct obd_http_verdict {
 	int err;	  /* 0: take the body; else a positive errno */

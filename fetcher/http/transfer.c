@@ -5,9 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/util.h"
 #include "fetcher/auth/secret.h"
+#include "fetcher/http/expiry.h"
 
 /* --- result --------------------------------------------------------------------------------------------------------------- */
 
@@ -44,6 +49,10 @@ static void set_status_result(struct obd_http_transfer *t)
 		stats->err_http_4xx++;
 	else
 		stats->err_protocol++;
+	if (v->err == EAGAIN && t->answer.retry_s) {
+		stats->throttled++;
+		t->retry_ms = t->answer.retry_s * 1000;
+	}
 	set_result(t, v->err, v->again, what);
 }
 
@@ -212,10 +221,31 @@ void obd_http_set_trust(CURL *e, const struct obd_http_hop *hop)
 	}
 	if (r && r->ca_file[0])
 		curl_easy_setopt(e, CURLOPT_CAINFO, r->ca_file);
+	curl_easy_setopt(e, CURLOPT_CAPATH, NULL); /* the system's do not count then */
 	if (hop->loopback)
 		curl_easy_setopt(e, CURLOPT_PROXY, "");
 	curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(e, CURLOPT_PIPEWAIT, hop->https ? 1L : 0L);
+}
+
+/* Our certificate is for registries and their mirrors: neither proxies nor where redirects lead to get to see it. */
+static void set_identity(struct obd_http_transfer *t)
+{
+	const struct obd_config *c = t->http->config;
+	if (t->hops > 1 || t->route[t->at].is_proxy || !c->cert_file || !c->cert_file[0])
+		return;
+	curl_easy_setopt(t->easy, CURLOPT_SSLCERT, c->cert_file);
+	curl_easy_setopt(t->easy, CURLOPT_SSLKEY, c->cert_key_file && c->cert_key_file[0] ? c->cert_key_file : c->cert_file);
+}
+
+/* Bytes that came and were never read, because the connection is of no more use, were sent all the same. */
+static int on_close(void *arg, curl_socket_t fd)
+{
+	struct obd_http *h = arg;
+	int unread = 0;
+	if (ioctl(fd, FIONREAD, &unread) == 0 && unread > 0)
+		h->stats->bytes_fetched += (uint64_t)unread;
+	return close(fd);
 }
 
 static bool add_header(struct obd_http_transfer *t, const char *line)
@@ -257,6 +287,8 @@ static bool set_request(struct obd_http_transfer *t, const char *url)
 	curl_easy_setopt(e, CURLOPT_HEADERDATA, t);
 	curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
+	curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+	curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, t->http);
 	return good;
 }
 
@@ -280,6 +312,7 @@ static bool set_up(struct obd_http_transfer *t, const char *url)
 	obd_http_set_protocols(t->easy);
 	set_limits(t->easy, &t->http->limits);
 	obd_http_set_trust(t->easy, &t->hop);
+	set_identity(t);
 	bool good = set_request(t, copy);
 	free(copy);
 	return good;
@@ -290,7 +323,8 @@ bool obd_http_transfer_aim(struct obd_http_transfer *t, const char *url)
 	struct obd_http_hop to;
 	const char *what;
 	int rc = obd_http_hop_parse(t->http->config, url, &to, &what);
-	bool allowed = rc == 0 && obd_http_hop_allowed(t->hops ? &t->hop : NULL, &to);
+	bool proxy = t->hops == 0 && t->route[t->at].is_proxy; /* by its address the administrator has allowed it */
+	bool allowed = rc == 0 && (proxy || obd_http_hop_allowed(t->hops ? &t->hop : NULL, &to));
 	if (rc == 0) {
 		t->hop = to;
 		if (t->hops == 0)
@@ -326,21 +360,44 @@ bool obd_http_transfer_arm(struct obd_http_transfer *t)
 
 bool obd_http_transfer_again(struct obd_http_transfer *t)
 {
-	char *url = NULL;
-	t->hops = 0;
-	t->err = 0;
-	t->again = false;
-	bool good = asprintf(&url, "%s/%s", t->repo_url, t->digest) > 0 && obd_http_transfer_aim(t, url);
+	char *url = obd_http_transfer_route(t);
+	bool good = url && obd_http_transfer_aim(t, url);
+	if (!url)
+		set_result(t, EAGAIN, false, "no memory");
 	free(url);
 	return good;
+}
+
+/* Where the route's own host sent us. */
+static void remember(struct obd_http_transfer *t, const char *to)
+{
+	char *from = NULL;
+	t->http->stats->redirects++;
+	if (t->hops != 1 || asprintf(&from, "%s/%s", t->route[t->at].url, t->digest) < 0)
+		return;
+	int64_t now_s = t->answer.date ? t->answer.date : (int64_t)time(NULL);
+	uint64_t life_s = obd_redirects_life(obd_http_url_life(to, now_s), obd_http_answer_life(&t->answer));
+	obd_redirects_put(t->http->redirects, from, to, obd_clock_ns(), life_s);
+	free(from);
+}
+
+static void forget_redirect(struct obd_http_transfer *t)
+{
+	char *from = NULL;
+	if (asprintf(&from, "%s/%s", t->route[t->at].url, t->digest) < 0)
+		return;
+	obd_redirects_drop(t->http->redirects, from);
+	free(from);
 }
 
 static const char *redirected(struct obd_http_transfer *t)
 {
 	char *url = NULL;
 	curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &url);
-	if (url && t->hops <= OBD_HTTP_HOPS)
+	if (url && t->hops <= OBD_HTTP_HOPS) {
+		remember(t, url);
 		return url;
+	}
 	t->http->stats->err_protocol++;
 	set_result(t, EAGAIN, false, url ? "too many redirects" : "a redirect that leads nowhere");
 	return NULL;
@@ -374,7 +431,88 @@ const char *obd_http_transfer_ended(struct obd_http_transfer *t, CURLcode code)
 	return NULL;
 }
 
+/* --- routes --------------------------------------------------------------------------------------------------------------- */
+
+char *obd_http_transfer_route(struct obd_http_transfer *t)
+{
+	char *url = NULL;
+	t->start += t->got;
+	t->got = 0;
+	t->hops = 0;
+	t->err = 0;
+	t->again = t->short_cut = false;
+	forget_answer(t);
+	t->retry_ms = 0;
+	t->reason.msg[0] = '\0';
+	return asprintf(&url, "%s/%s", t->route[t->at].url, t->digest) < 0 ? NULL : url;
+}
+
+/* What the end of a try says about the place it was tried at. */
+static void judge_route(struct obd_http_transfer *t)
+{
+	struct obd_route *route = &t->route[t->at];
+	if (t->got)
+		t->used |= 1u << route->bit;
+	if (t->err == 0)
+		obd_routes_good(route);
+	else if (t->err == ENOENT || t->err == EACCES || t->err == EMSGSIZE)
+		obd_routes_absent(t->http->routes, route, t->digest);
+	else if (!t->sink_err)
+		obd_routes_failed(route, t->retry_ms);
+}
+
+bool obd_http_transfer_reroute(struct obd_http_transfer *t)
+{
+	judge_route(t);
+	if (t->err == 0 || t->sink_err)
+		return false;
+	if (t->hops > 1)
+		forget_redirect(t);
+	if (t->short_cut) {
+		t->resolved = true;
+		return true;
+	}
+	if (!t->route[t->at].place) {
+		t->has_said = true;
+		t->said = (struct obd_http_outcome){t->err, t->again, t->retry_ms, t->reason};
+	}
+	if (t->at + 1 < t->nroutes) {
+		t->http->stats->failovers++;
+		t->at++;
+		t->resolved = false;
+		return true;
+	}
+	if (t->has_said) {
+		t->err = t->said.err;
+		t->again = t->said.again;
+		t->retry_ms = t->said.retry_ms;
+		t->reason = t->said.reason;
+	}
+	return false;
+}
+
 /* --- life ----------------------------------------------------------------------------------------------------------------- */
+
+/* *hop: where the registry itself is. */
+static uint32_t plan_routes(struct obd_http *http, const struct obd_http_target *target, struct obd_http_hop *hop,
+			    struct obd_route plan[OBD_ROUTES])
+{
+	const char *what;
+	const struct obd_registry *registry =
+		obd_http_hop_parse(http->config, target->url, hop, &what) == 0 ? hop->registry : NULL;
+	return obd_routes_plan(http->routes, registry, target->url, target->digest, target->avoid, plan);
+}
+
+void obd_http_damaged(struct obd_http *http, const struct obd_http_target *target, uint32_t routes)
+{
+	struct obd_route plan[OBD_ROUTES];
+	struct obd_http_hop hop;
+	uint32_t n = plan_routes(http, target, &hop, plan);
+	for (uint32_t i = 0; i < n; i++)
+		if (routes >> plan[i].bit & 1)
+			obd_routes_failed(&plan[i], 0);
+	obd_routes_plan_free(plan, n);
+}
 
 struct obd_http_transfer *obd_http_transfer_new(struct obd_http *http, const struct obd_http_target *target, uint64_t start,
 						uint64_t end, const struct obd_source_sink *sink, void *arg)
@@ -388,7 +526,10 @@ struct obd_http_transfer *obd_http_transfer_new(struct obd_http *http, const str
 	snprintf(t->digest, sizeof t->digest, "%s", target->digest);
 	t->easy = curl_easy_init();
 	t->repo_url = strdup(target->url);
-	if (!t->easy || !t->repo_url) {
+	t->fresh = target->fresh;
+	t->nroutes = plan_routes(http, target, &t->hop, t->route);
+	memcpy(t->registry, t->hop.name, sizeof t->registry);
+	if (!t->easy || !t->repo_url || !t->nroutes) {
 		obd_http_transfer_free(t);
 		return NULL;
 	}
@@ -403,5 +544,6 @@ void obd_http_transfer_free(struct obd_http_transfer *t)
 	curl_slist_free_all(t->headers);
 	obd_auth_end(&t->ask);
 	free(t->repo_url);
+	obd_routes_plan_free(t->route, t->nroutes);
 	free(t);
 }

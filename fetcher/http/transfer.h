@@ -16,6 +16,8 @@
 #include "fetcher/auth/auth.h"
 #include "fetcher/http/http.h"
 #include "fetcher/http/range.h"
+#include "fetcher/http/redirect.h"
+#include "fetcher/http/route.h"
 
 #define OBD_HTTP_HOPS 5u
 #define OBD_HTTP_DRAIN_MAX (64u << 10) /* an unwanted body up to here is read, so that the connection can be used again */
@@ -28,6 +30,8 @@ struct obd_http {
 	struct obd_fetch_stats *stats;
 	struct obd_auth *auth; /* NULL: everything is asked for anonymously */
 	char user_agent[1100];
+	struct obd_routes *routes;
+	struct obd_redirects *redirects;
 	CURLM *multi;
 	struct obd_loop_timer *timer;	    /* curl's */
 	struct obd_list transfers;	    /* all but those in ended */
@@ -48,13 +52,31 @@ struct obd_http_hop {
 	bool loopback;
 };
 
+/* What became of a request by one route. */
+struct obd_http_outcome {
+	int err;
+	bool again;
+	uint32_t retry_ms;
+	struct obd_err reason;
+};
+
 struct obd_http_transfer {
 	struct obd_http_job job;
 	struct obd_list link;
 	struct obd_http *http;
 	CURL *easy;
 	struct curl_slist *headers;
-	char *repo_url;
+	char *repo_url;			    /* the registry's */
+	char registry[OBD_HTTP_NAME_BYTES]; /* its name */
+	struct obd_route route[OBD_ROUTES]; /* in the order in which they are tried */
+	uint32_t nroutes;
+	uint32_t at;	/* the one being tried */
+	uint32_t used;	/* bits of routes that gave bytes */
+	bool fresh;	/* the registry itself must say yes: no remembered redirects */
+	bool short_cut; /* this request went straight to where an earlier redirect led */
+	bool resolved;	/* such a short cut failed on this route */
+	bool has_said;	/* the registry was tried, and that came of it: */
+	struct obd_http_outcome said;
 	struct obd_auth_ask ask;	  /* for the first hop */
 	char origin[OBD_HTTP_NAME_BYTES]; /* the first hop's name */
 	char digest[80];
@@ -82,6 +104,7 @@ struct obd_http_transfer {
 	/* result */
 	int err;
 	bool again;
+	uint32_t retry_ms;
 	struct obd_err reason;
 };
 
@@ -90,6 +113,14 @@ int obd_http_hop_parse(const struct obd_config *config, const char *url, struct 
 
 /* May a request go to `to`? from: the hop that redirected, NULL for the first. */
 bool obd_http_hop_allowed(const struct obd_http_hop *from, const struct obd_http_hop *to);
+
+/* Starts over with the current route: what was handed on stays, the rest is asked for. Returns its address (to be freed) or
+ * NULL. */
+char *obd_http_transfer_route(struct obd_http_transfer *t);
+
+/* The current route failed: goes to the next try, or to the next route. False: there is none, and the result is the registry's.
+ */
+bool obd_http_transfer_reroute(struct obd_http_transfer *t);
 
 /* A transfer that nobody has started. NULL: no memory. */
 struct obd_http_transfer *obd_http_transfer_new(struct obd_http *http, const struct obd_http_target *target, uint64_t start,

@@ -34,5 +34,6 @@ TCase *range_cases(void);
 TCase *local_cases(void);
 TCase *http_cases(void);
 TCase *auth_cases(void);
+TCase *route_cases(void);
 
 #endif
