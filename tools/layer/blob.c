@@ -75,24 +75,23 @@ int blob_write(struct obd_file *dst, const struct blob_opts *opts, blob_fill_fn 
 	return rc;
 }
 
-int blob_write_path(const char *path, bool force, bool print_digest, const struct blob_opts *opts, blob_fill_fn *fill,
-		    void *ctx, struct obd_err *err)
+int blob_write_target(const struct blob_target *target, blob_fill_fn *fill, void *ctx, struct obd_err *err)
 {
 	char digest[72] = "";
-	struct output *out = output_new(path, force, err);
+	struct output *out = output_new(target->path, target->force, err);
 	if (!out)
 		return -EINVAL;
 	int rc = 0;
-	if (print_digest && output_want_digest(out))
+	if (target->digest && output_want_digest(out))
 		rc = obd_err_set(err, ENOMEM, "out of memory");
 	if (!rc) {
-		rc = blob_write(output_file(out), opts, fill, ctx, err);
-		obd_err_prefix(err, rc, "%s", path);
+		rc = blob_write(output_file(out), &target->opts, fill, ctx, err);
+		obd_err_prefix(err, rc, "%s", target->path);
 	}
 	if (!rc)
 		rc = output_finish(out, digest, err);
-	if (!rc && print_digest)
-		fprintf(strcmp(path, "-") ? stdout : stderr, "%s\n", digest);
+	if (!rc && target->digest)
+		fprintf(strcmp(target->path, "-") ? stdout : stderr, "%s\n", digest);
 	output_free(out);
 	return rc;
 }

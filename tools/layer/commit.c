@@ -29,9 +29,9 @@ static const char usage[] = "usage: overlaybd-commit [options] DATA INDEX OUT   
 
 struct job {
 	const char *message, *uuid, *parent;
-	struct blob_opts blob;
-	bool force, digest, seal, sealed;
-	const char *data, *index, *out;
+	struct blob_target out;
+	bool seal, sealed;
+	const char *data, *index;
 };
 
 /* What is committed: segments and the file that they point into. */
@@ -43,33 +43,19 @@ struct source {
 	struct tool_progress progress;
 };
 
-enum { OPT_UUID = 256, OPT_ALGORITHM, OPT_BS, OPT_SEAL, OPT_SEALED, OPT_THREADS, OPT_DIGEST, OPT_TURBO, OPT_HELP, OPT_VERSION };
+enum { OPT_UUID = TOOL_OPT_OWN, OPT_SEAL, OPT_SEALED };
 
 static const struct option options[] = {
 	{"message", required_argument, NULL, 'm'},
 	{"uuid", required_argument, NULL, OPT_UUID},
 	{"parent-uuid", required_argument, NULL, 'p'},
-	{"algorithm", required_argument, NULL, OPT_ALGORITHM},
-	{"bs", required_argument, NULL, OPT_BS},
 	{"seal", no_argument, NULL, OPT_SEAL},
 	{"commit_sealed", no_argument, NULL, OPT_SEALED},
-	{"compress_threads", required_argument, NULL, OPT_THREADS},
-	{"digest", no_argument, NULL, OPT_DIGEST},
-	{"tar", no_argument, NULL, 't'},
-	{"turboOCI", no_argument, NULL, OPT_TURBO},
-	{"fastoci", no_argument, NULL, OPT_TURBO},
-	{"verbose", no_argument, NULL, 'v'},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
+	TOOL_OUTPUT_OPTIONS,
+	TOOL_TURBO_OPTIONS,
+	TOOL_COMMON_OPTIONS,
 	{0},
 };
-
-static const char *uuid_option(const char *name, const char *text)
-{
-	if (!obd_uuid_ok(text))
-		tool_usage("%s is \"%s\", allowed: 8-4-4-4-12 hexadecimal digits", name, text);
-	return text;
-}
 
 static void parse_option(struct job *job, int c)
 {
@@ -78,27 +64,13 @@ static void parse_option(struct job *job, int c)
 		job->message = optarg;
 		break;
 	case OPT_UUID:
-		job->uuid = uuid_option("--uuid", optarg);
+		job->uuid = tool_uuid("--uuid", optarg);
 		break;
 	case 'p':
-		job->parent = uuid_option("--parent-uuid", optarg);
+		job->parent = tool_uuid("--parent-uuid", optarg);
 		break;
 	case 'z':
-		job->blob.compress = true;
-		break;
-	case 't':
-		job->blob.tar = true;
-		break;
-	case 'f':
-		job->force = true;
-		break;
-	case 'v':
-		break;
-	case OPT_ALGORITHM:
-		tool_algorithm(&job->blob.zfile, optarg);
-		break;
-	case OPT_BS:
-		tool_block_kb(&job->blob.zfile, optarg);
+		job->out.opts.compress = true;
 		break;
 	case OPT_SEAL:
 		job->seal = true;
@@ -106,23 +78,9 @@ static void parse_option(struct job *job, int c)
 	case OPT_SEALED:
 		job->sealed = true;
 		break;
-	case OPT_THREADS:
-		tool_threads(&job->blob.zfile, optarg);
-		break;
-	case OPT_DIGEST:
-		job->digest = true;
-		break;
-	case OPT_TURBO:
-		tool_usage("layers over an OCI tar (turboOCI) are not supported");
-	case OPT_HELP:
-		fputs(usage, stdout);
-		exit(TOOL_OK);
-	case OPT_VERSION:
-		puts("overlaybd-commit " OBD_VERSION);
-		exit(TOOL_OK);
 	default:
-		fputs(usage, stderr);
-		exit(TOOL_USAGE);
+		if (!tool_output_option(&job->out, c))
+			tool_common_option(c, usage);
 	}
 }
 
@@ -139,7 +97,7 @@ static void parse_names(struct job *job, int n, char **names)
 	if (job->seal || n == 3)
 		job->index = names[1];
 	if (!job->seal)
-		job->out = names[n - 1];
+		job->out.path = names[n - 1];
 }
 
 static int fill(void *ctx, struct obd_file *dst, struct obd_err *err)
@@ -160,7 +118,7 @@ static int write_layer(const struct job *job, struct source *s, const struct obd
 					       .uuid = job->uuid,
 					       .parent_uuid = job->parent ? job->parent : from->parent_uuid,
 					       .tag = job->message};
-	return blob_write_path(job->out, job->force, job->digest, &job->blob, fill, s, err);
+	return blob_write_target(&job->out, fill, s, err);
 }
 
 static int commit_upper(const struct job *job, struct obd_err *err)
@@ -208,12 +166,12 @@ static int seal(const struct job *job, struct obd_err *err)
 
 int main(int argc, char **argv)
 {
-	struct job job = {.blob.zfile = tool_zfile_opts()};
+	struct job job = {.out.opts.zfile = tool_zfile_opts()};
 	struct obd_err err = {""};
 	int c;
 	tool_start("overlaybd-commit");
 	/* Readers of a remote blob are spared the trailer. */
-	job.blob.zfile.overwrite_header = true;
+	job.out.opts.zfile.overwrite_header = true;
 	while ((c = getopt_long(argc, argv, "m:p:ztfv", options, NULL)) != -1)
 		parse_option(&job, c);
 	parse_names(&job, argc - optind, argv + optind);

@@ -38,7 +38,7 @@ struct job {
 	const char *mkfs_uuid, *data, *index;
 };
 
-enum { OPT_UUID = 256, OPT_MKFS, OPT_MKFS_UUID, OPT_RAW, OPT_BYTES, OPT_TURBO, OPT_HELP, OPT_VERSION };
+enum { OPT_UUID = TOOL_OPT_OWN, OPT_MKFS, OPT_MKFS_UUID, OPT_RAW, OPT_BYTES };
 
 static const struct option options[] = {
 	{"parent-uuid", required_argument, NULL, 'u'},
@@ -48,40 +48,28 @@ static const struct option options[] = {
 	{"mkfs-uuid", required_argument, NULL, OPT_MKFS_UUID},
 	{"raw", no_argument, NULL, OPT_RAW},
 	{"bytes", no_argument, NULL, OPT_BYTES},
-	{"turboOCI", no_argument, NULL, OPT_TURBO},
-	{"fastoci", no_argument, NULL, OPT_TURBO},
-	{"verbose", no_argument, NULL, 'v'},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
+	TOOL_TURBO_OPTIONS,
+	TOOL_COMMON_OPTIONS,
 	{0},
 };
-
-static const char *uuid_option(const char *name, const char *text)
-{
-	if (!obd_uuid_ok(text))
-		tool_usage("%s is \"%s\", allowed: 8-4-4-4-12 hexadecimal digits", name, text);
-	return text;
-}
 
 static void parse_option(struct job *job, int c)
 {
 	switch (c) {
 	case 'u':
-		job->layer.parent_uuid = uuid_option("-u", optarg);
+		job->layer.parent_uuid = tool_uuid("-u", optarg);
 		break;
 	case 's':
 		job->layer.sparse = true;
 		break;
-	case 'v':
-		break;
 	case OPT_UUID:
-		job->layer.uuid = uuid_option("--uuid", optarg);
+		job->layer.uuid = tool_uuid("--uuid", optarg);
 		break;
 	case OPT_MKFS:
 		job->mkfs = true;
 		break;
 	case OPT_MKFS_UUID:
-		job->mkfs_uuid = uuid_option("--mkfs-uuid", optarg);
+		job->mkfs_uuid = tool_uuid("--mkfs-uuid", optarg);
 		break;
 	case OPT_RAW:
 		job->raw = true;
@@ -89,17 +77,8 @@ static void parse_option(struct job *job, int c)
 	case OPT_BYTES:
 		job->bytes = true;
 		break;
-	case OPT_TURBO:
-		tool_usage("layers over an OCI tar (turboOCI) are not supported");
-	case OPT_HELP:
-		fputs(usage, stdout);
-		exit(TOOL_OK);
-	case OPT_VERSION:
-		puts("overlaybd-create " OBD_VERSION);
-		exit(TOOL_OK);
 	default:
-		fputs(usage, stderr);
-		exit(TOOL_USAGE);
+		tool_common_option(c, usage);
 	}
 }
 

@@ -216,21 +216,16 @@ static void print_text(json_t *o, int indent)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
+	static const struct option options[] = {{"json", no_argument, NULL, TOOL_OPT_OWN}, TOOL_COMMON_OPTIONS, {0}};
 	struct obd_err err = {""};
 	bool as_json = false;
 	int c;
 	tool_start("overlaybd-info");
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (c == 'j')
+	while ((c = getopt_long(argc, argv, "v", options, NULL)) != -1) {
+		if (c == TOOL_OPT_OWN)
 			as_json = true;
-		else if (c == 'h')
-			return fputs(usage, stdout) < 0;
-		else if (c == 'V')
-			return puts("overlaybd-info " OBD_VERSION) < 0;
 		else
-			return fputs(usage, stderr), TOOL_USAGE;
+			tool_common_option(c, usage);
 	}
 	const int names = argc - optind;
 	if (names != 1 && names != 2)

@@ -24,9 +24,8 @@ static const char usage[] = "usage: overlaybd-merge [options] CONFIG OUT\n"
 			    "OUT may be - for standard output.\n";
 
 struct job {
-	struct blob_opts blob;
-	bool force, digest;
-	const char *uuid, *config, *out;
+	struct blob_target out;
+	const char *uuid, *config;
 	/* what is merged */
 	struct obd_lsmt_layer layers[OBD_LSMT_MAX_LAYERS];
 	unsigned n;
@@ -35,19 +34,13 @@ struct job {
 	struct tool_progress progress;
 };
 
-enum { OPT_COMPRESS = 256, OPT_UUID, OPT_ALGORITHM, OPT_BS, OPT_THREADS, OPT_DIGEST, OPT_HELP, OPT_VERSION };
+enum { OPT_COMPRESS = TOOL_OPT_OWN, OPT_UUID };
 
 static const struct option options[] = {
 	{"compress", optional_argument, NULL, OPT_COMPRESS},
 	{"uuid", required_argument, NULL, OPT_UUID},
-	{"algorithm", required_argument, NULL, OPT_ALGORITHM},
-	{"bs", required_argument, NULL, OPT_BS},
-	{"compress_threads", required_argument, NULL, OPT_THREADS},
-	{"digest", no_argument, NULL, OPT_DIGEST},
-	{"tar", no_argument, NULL, 't'},
-	{"verbose", no_argument, NULL, 'v'},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
+	TOOL_OUTPUT_OPTIONS,
+	TOOL_COMMON_OPTIONS,
 	{0},
 };
 
@@ -62,45 +55,12 @@ static bool yes(const char *text)
 
 static void parse_option(struct job *job, int c)
 {
-	switch (c) {
-	case OPT_COMPRESS:
-		job->blob.compress = yes(optarg);
-		break;
-	case 't':
-		job->blob.tar = true;
-		break;
-	case 'f':
-		job->force = true;
-		break;
-	case 'v':
-		break;
-	case OPT_UUID:
-		if (!obd_uuid_ok(optarg))
-			tool_usage("--uuid is \"%s\", allowed: 8-4-4-4-12 hexadecimal digits", optarg);
-		job->uuid = optarg;
-		break;
-	case OPT_ALGORITHM:
-		tool_algorithm(&job->blob.zfile, optarg);
-		break;
-	case OPT_BS:
-		tool_block_kb(&job->blob.zfile, optarg);
-		break;
-	case OPT_THREADS:
-		tool_threads(&job->blob.zfile, optarg);
-		break;
-	case OPT_DIGEST:
-		job->digest = true;
-		break;
-	case OPT_HELP:
-		fputs(usage, stdout);
-		exit(TOOL_OK);
-	case OPT_VERSION:
-		puts("overlaybd-merge " OBD_VERSION);
-		exit(TOOL_OK);
-	default:
-		fputs(usage, stderr);
-		exit(TOOL_USAGE);
-	}
+	if (c == OPT_COMPRESS)
+		job->out.opts.compress = yes(optarg);
+	else if (c == OPT_UUID)
+		job->uuid = tool_uuid("--uuid", optarg);
+	else if (!tool_output_option(&job->out, c))
+		tool_common_option(c, usage);
 }
 
 /* Opens all of blobs as layers; those that could not be opened are closed. */
@@ -174,18 +134,18 @@ int main(int argc, char **argv)
 	struct obd_err err = {""};
 	int c;
 	tool_start("overlaybd-merge");
-	job.blob = (struct blob_opts){.compress = true, .zfile = tool_zfile_opts()};
+	job.out.opts = (struct blob_opts){.compress = true, .zfile = tool_zfile_opts()};
 	while ((c = getopt_long(argc, argv, "tfv", options, NULL)) != -1)
 		parse_option(&job, c);
 	if (argc - optind != 2)
 		tool_usage("%d file names given, expected 2; --help tells more", argc - optind);
 	job.config = argv[optind];
-	job.out = argv[optind + 1];
+	job.out.path = argv[optind + 1];
 	int rc = open_image(&job, &err);
 	if (!rc)
 		rc = merge(&job, &err);
 	if (!rc)
-		rc = blob_write_path(job.out, job.force, job.digest, &job.blob, fill, &job, &err);
+		rc = blob_write_target(&job.out, fill, &job, &err);
 	free(job.seg);
 	for (unsigned i = 0; i < job.n; i++)
 		obd_lsmt_layer_close(&job.layers[i]);

@@ -15,15 +15,13 @@ static const char usage[] = "usage: overlaybd-resize --config CONFIG --size GB [
 			    "  --size SIZE       gigabytes, or with a suffix: B, K, M, G, T\n"
 			    "  --shrink          allow a smaller size\n";
 
-enum { OPT_CONFIG = 256, OPT_SIZE, OPT_SHRINK, OPT_HELP, OPT_VERSION };
+enum { OPT_CONFIG = TOOL_OPT_OWN, OPT_SIZE, OPT_SHRINK };
 
 static const struct option options[] = {
 	{"config", required_argument, NULL, OPT_CONFIG},
 	{"size", required_argument, NULL, OPT_SIZE},
 	{"shrink", no_argument, NULL, OPT_SHRINK},
-	{"verbose", no_argument, NULL, 'v'},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
+	TOOL_COMMON_OPTIONS,
 	{0},
 };
 
@@ -69,12 +67,8 @@ int main(int argc, char **argv)
 			size = optarg;
 		else if (c == OPT_SHRINK)
 			shrink = true;
-		else if (c == OPT_HELP)
-			return fputs(usage, stdout) < 0;
-		else if (c == OPT_VERSION)
-			return puts("overlaybd-resize " OBD_VERSION) < 0;
-		else if (c != 'v')
-			return fputs(usage, stderr), TOOL_USAGE;
+		else
+			tool_common_option(c, usage);
 	}
 	if (!config || !size || argc != optind)
 		tool_usage("--config and --size are needed, and nothing else; --help tells more");

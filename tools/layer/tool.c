@@ -2,6 +2,7 @@
 #include "tools/layer/tool.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/base/util.h"
+#include "common/format/upper.h"
 
 static const char *program = "overlaybd";
 
@@ -108,7 +110,24 @@ bool tool_size(const char *text, uint64_t *bytes)
 	return obd_mul_u64(*bytes, UINT64_C(1) << shift, bytes);
 }
 
-void tool_algorithm(struct obd_zfile_opts *opts, const char *text)
+const char *tool_uuid(const char *option, const char *text)
+{
+	if (!obd_uuid_ok(text))
+		tool_usage("%s is \"%s\", allowed: 8-4-4-4-12 hexadecimal digits", option, text);
+	return text;
+}
+
+struct obd_zfile_opts tool_zfile_opts(void)
+{
+	struct obd_zfile_opts o = OBD_ZFILE_OPTS_DEFAULT;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	o.threads = cpus > 0 ? (unsigned)obd_min_u64((uint64_t)cpus, 8) : 1;
+	return o;
+}
+
+/* ---- options ---------------------------------------------------------------------------------------------------------- */
+
+static void set_algorithm(struct obd_zfile_opts *opts, const char *text)
 {
 	if (strcmp(text, "lz4") == 0)
 		opts->algorithm = OBD_ZFILE_LZ4;
@@ -118,24 +137,55 @@ void tool_algorithm(struct obd_zfile_opts *opts, const char *text)
 		tool_usage("--algorithm is \"%s\", allowed: lz4, zstd", text);
 }
 
-void tool_block_kb(struct obd_zfile_opts *opts, const char *text)
+static void set_block_kb(struct obd_zfile_opts *opts, const char *text)
 {
 	opts->block_bytes = (uint32_t)tool_number("--bs", text, 4, 64) * 1024;
 	if (!obd_is_pow2(opts->block_bytes))
 		tool_usage("--bs is \"%s\", allowed: 4, 8, 16, 32, 64", text);
 }
 
-void tool_threads(struct obd_zfile_opts *opts, const char *text)
+bool tool_output_option(struct blob_target *target, int c)
 {
-	opts->threads = (unsigned)tool_number("--compress_threads", text, 1, OBD_ZFILE_THREADS_MAX);
+	struct obd_zfile_opts *zfile = &target->opts.zfile;
+	switch (c) {
+	case 't':
+		target->opts.tar = true;
+		return true;
+	case 'f':
+		target->force = true;
+		return true;
+	case TOOL_OPT_ALGORITHM:
+		set_algorithm(zfile, optarg);
+		return true;
+	case TOOL_OPT_BS:
+		set_block_kb(zfile, optarg);
+		return true;
+	case TOOL_OPT_THREADS:
+		zfile->threads = (unsigned)tool_number("--compress_threads", optarg, 1, OBD_ZFILE_THREADS_MAX);
+		return true;
+	case TOOL_OPT_DIGEST:
+		target->digest = true;
+		return true;
+	default:
+		return false;
+	}
 }
 
-struct obd_zfile_opts tool_zfile_opts(void)
+void tool_common_option(int c, const char *usage)
 {
-	struct obd_zfile_opts o = OBD_ZFILE_OPTS_DEFAULT;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	o.threads = cpus > 0 ? (unsigned)obd_min_u64((uint64_t)cpus, 8) : 1;
-	return o;
+	if (c == 'v')
+		return;
+	if (c == TOOL_OPT_TURBO)
+		tool_usage("layers over an OCI tar (turboOCI) are not supported");
+	if (c == TOOL_OPT_HELP || c == TOOL_OPT_VERSION) {
+		if (c == TOOL_OPT_HELP)
+			fputs(usage, stdout);
+		else
+			printf("%s %s\n", program, OBD_VERSION);
+		exit(fflush(stdout) ? TOOL_FAILED : TOOL_OK);
+	}
+	fputs(usage, stderr);
+	exit(TOOL_USAGE);
 }
 
 /* ---- progress --------------------------------------------------------------------------------------------------------- */

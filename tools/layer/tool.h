@@ -45,13 +45,46 @@ uint64_t tool_number(const char *what, const char *text, uint64_t least, uint64_
 /* A size: digits and B, K, M, G or T (powers of 1024); plain digits count gigabytes. False: not one. */
 bool tool_size(const char *text, uint64_t *bytes);
 
-/* What --algorithm, --bs and --compress_threads say. Usage error otherwise. */
-void tool_algorithm(struct obd_zfile_opts *opts, const char *text);
-void tool_block_kb(struct obd_zfile_opts *opts, const char *text);
-void tool_threads(struct obd_zfile_opts *opts, const char *text);
+/* A UUID, or the usage error names the option. */
+const char *tool_uuid(const char *option, const char *text);
 
 /* LZ4, 4 KiB, as many threads as processors, up to eight. */
 struct obd_zfile_opts tool_zfile_opts(void);
+
+/* ---- options ---------------------------------------------------------------------------------------------------------- */
+
+/* Numbers of options that have no letter; a tool's own begin at TOOL_OPT_OWN. */
+enum {
+	TOOL_OPT_HELP = 256,
+	TOOL_OPT_VERSION,
+	TOOL_OPT_TURBO,
+	TOOL_OPT_ALGORITHM,
+	TOOL_OPT_BS,
+	TOOL_OPT_THREADS,
+	TOOL_OPT_DIGEST,
+	TOOL_OPT_OWN
+};
+
+/* Rows of struct option: what every tool takes; what those take that write a layer file; layers over an OCI tar, which are
+ * refused with a line that says so. The letters that belong to them are v, and t and f. */
+/* clang-format off */
+#define TOOL_COMMON_OPTIONS \
+	{"verbose", no_argument, NULL, 'v'}, \
+	{"help", no_argument, NULL, TOOL_OPT_HELP}, \
+	{"version", no_argument, NULL, TOOL_OPT_VERSION}
+#define TOOL_OUTPUT_OPTIONS \
+	{"algorithm", required_argument, NULL, TOOL_OPT_ALGORITHM}, \
+	{"bs", required_argument, NULL, TOOL_OPT_BS}, \
+	{"compress_threads", required_argument, NULL, TOOL_OPT_THREADS}, \
+	{"digest", no_argument, NULL, TOOL_OPT_DIGEST}, \
+	{"tar", no_argument, NULL, 't'}
+#define TOOL_TURBO_OPTIONS \
+	{"turboOCI", no_argument, NULL, TOOL_OPT_TURBO}, \
+	{"fastoci", no_argument, NULL, TOOL_OPT_TURBO}
+/* clang-format on */
+
+/* What getopt_long gave and no tool's own case took: -v, --help, --version, or a usage error. */
+void tool_common_option(int c, const char *usage);
 
 /* ---- progress --------------------------------------------------------------------------------------------------------- */
 
@@ -110,9 +143,19 @@ typedef int blob_fill_fn(void *ctx, struct obd_file *dst, struct obd_err *err);
 /* dst: what fill gives, compressed and wrapped as opts say. */
 int blob_write(struct obd_file *dst, const struct blob_opts *opts, blob_fill_fn *fill, void *ctx, struct obd_err *err);
 
-/* fill into the file at path, and all that belongs to it. print_digest: on stdout (on stderr when path is "-"). */
-int blob_write_path(const char *path, bool force, bool print_digest, const struct blob_opts *opts, blob_fill_fn *fill,
-		    void *ctx, struct obd_err *err);
+/* A layer file that a tool writes, as its user wants it. */
+struct blob_target {
+	const char *path;
+	bool force;  /* -f: replace an existing file */
+	bool digest; /* print its SHA-256: on stdout, on stderr when path is "-" */
+	struct blob_opts opts;
+};
+
+/* Takes an option of TOOL_OUTPUT_OPTIONS, -t or -f. False: it is another one. */
+bool tool_output_option(struct blob_target *target, int c);
+
+/* fill into the target's file, and all that belongs to it. */
+int blob_write_target(const struct blob_target *target, blob_fill_fn *fill, void *ctx, struct obd_err *err);
 
 /* Bytes of data that segments hold. */
 uint64_t segments_bytes(const struct obd_lsmt_seg *seg, size_t n);

@@ -27,67 +27,30 @@ static const char usage[] = "usage: overlaybd-zfile [options] SRC DST      compr
 #define COPY_BYTES (1u << 20)
 
 struct job {
-	struct blob_opts blob;
-	bool extract, verify, force, digest;
-	const char *src, *dst;
+	struct blob_target dst;
+	bool extract, verify;
+	const char *src;
 	struct obd_file *in; /* NULL: standard input is read as it comes */
 	struct tool_progress progress;
 };
 
-enum { OPT_ALGORITHM = 256, OPT_BS, OPT_THREADS, OPT_DIGEST, OPT_VERIFY, OPT_HELP, OPT_VERSION };
+enum { OPT_VERIFY = TOOL_OPT_OWN };
 
 static const struct option options[] = {
-	{"algorithm", required_argument, NULL, OPT_ALGORITHM},
-	{"bs", required_argument, NULL, OPT_BS},
-	{"compress_threads", required_argument, NULL, OPT_THREADS},
-	{"digest", no_argument, NULL, OPT_DIGEST},
 	{"verify", no_argument, NULL, OPT_VERIFY},
-	{"tar", no_argument, NULL, 't'},
-	{"verbose", no_argument, NULL, 'v'},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
+	TOOL_OUTPUT_OPTIONS,
+	TOOL_COMMON_OPTIONS,
 	{0},
 };
 
 static void parse_option(struct job *job, int c)
 {
-	switch (c) {
-	case 't':
-		job->blob.tar = true;
-		break;
-	case 'x':
+	if (c == 'x')
 		job->extract = true;
-		break;
-	case 'f':
-		job->force = true;
-		break;
-	case 'v':
-		break;
-	case OPT_ALGORITHM:
-		tool_algorithm(&job->blob.zfile, optarg);
-		break;
-	case OPT_BS:
-		tool_block_kb(&job->blob.zfile, optarg);
-		break;
-	case OPT_THREADS:
-		tool_threads(&job->blob.zfile, optarg);
-		break;
-	case OPT_DIGEST:
-		job->digest = true;
-		break;
-	case OPT_VERIFY:
+	else if (c == OPT_VERIFY)
 		job->verify = true;
-		break;
-	case OPT_HELP:
-		fputs(usage, stdout);
-		exit(TOOL_OK);
-	case OPT_VERSION:
-		puts("overlaybd-zfile " OBD_VERSION);
-		exit(TOOL_OK);
-	default:
-		fputs(usage, stderr);
-		exit(TOOL_USAGE);
-	}
+	else if (!tool_output_option(&job->dst, c))
+		tool_common_option(c, usage);
 }
 
 /* All of a file, in order. */
@@ -96,7 +59,7 @@ static int copy_file(struct job *job, struct obd_file *dst, struct obd_err *err)
 	uint64_t bytes = 0;
 	char *buf = malloc(COPY_BYTES);
 	int rc = buf ? obd_file_size(job->in, &bytes) : -ENOMEM;
-	tool_progress_start(&job->progress, job->dst ? job->dst : job->src, bytes);
+	tool_progress_start(&job->progress, job->dst.path ? job->dst.path : job->src, bytes);
 	for (uint64_t at = 0; !rc && at < bytes;) {
 		const size_t n = (size_t)obd_min_u64(COPY_BYTES, bytes - at);
 		rc = obd_file_pread_full(job->in, buf, n, at);
@@ -194,35 +157,34 @@ static struct obd_file *open_zfile(struct obd_file *blob, struct obd_err *err)
 
 static int decompress(struct job *job, struct obd_err *err)
 {
-	const struct blob_opts plain = {0};
 	struct obd_file *blob = open_random(job->src, err);
 	if (!blob)
 		return -EINVAL;
 	job->in = open_zfile(blob, err);
 	if (!job->in)
 		return obd_err_prefix(err, -EINVAL, "%s", job->src);
-	int rc = job->verify ? copy_file(job, NULL, err)
-			     : blob_write_path(job->dst, job->force, job->digest, &plain, fill, job, err);
+	job->dst.opts = (struct blob_opts){0};
+	int rc = job->verify ? copy_file(job, NULL, err) : blob_write_target(&job->dst, fill, job, err);
 	obd_file_close(job->in);
 	return rc;
 }
 
 static int compress(struct job *job, struct obd_err *err)
 {
-	job->blob.compress = true;
+	job->dst.opts.compress = true;
 	if (strcmp(job->src, "-") != 0) {
 		job->in = obd_file_open_path(job->src, O_RDONLY, 0, err);
 		if (!job->in)
 			return -EINVAL;
 	}
-	int rc = blob_write_path(job->dst, job->force, job->digest, &job->blob, fill, job, err);
+	int rc = blob_write_target(&job->dst, fill, job, err);
 	obd_file_close(job->in);
 	return rc;
 }
 
 int main(int argc, char **argv)
 {
-	struct job job = {.blob.zfile = tool_zfile_opts()};
+	struct job job = {.dst.opts.zfile = tool_zfile_opts()};
 	struct obd_err err = {""};
 	int c;
 	tool_start("overlaybd-zfile");
@@ -231,9 +193,9 @@ int main(int argc, char **argv)
 	const int names = argc - optind;
 	if (names != (job.verify ? 1 : 2))
 		tool_usage("%d file names given, expected %d; --help tells more", names, job.verify ? 1 : 2);
-	if (job.verify && (job.extract || job.blob.tar || job.digest))
+	if (job.verify && (job.extract || job.dst.opts.tar || job.dst.digest))
 		tool_usage("--verify goes with no other option");
 	job.src = argv[optind];
-	job.dst = job.verify ? NULL : argv[optind + 1];
+	job.dst.path = job.verify ? NULL : argv[optind + 1];
 	return tool_end(job.extract || job.verify ? decompress(&job, &err) : compress(&job, &err), &err);
 }
