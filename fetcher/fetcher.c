@@ -2,9 +2,11 @@
 #include "fetcher/fetcher.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "common/base/log.h"
 #include "common/config/config.h"
@@ -139,9 +141,14 @@ static int make_sources(struct obd_daemon *d, struct obd_fetcher *f)
 	return rc;
 }
 
-/* Credentials and tokens must not get into a core dump. */
+/* Credentials and tokens must not get into a core dump, be it the kernel's or one that a debugger writes by the same filter. */
 static void forbid_dumps(void)
 {
+	int fd = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "0", 1) != 1)
+		obd_warn("cannot leave memory out of core dumps: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		obd_warn("cannot turn off core dumps: %s", strerror(errno));
 }

@@ -16,9 +16,10 @@ CONF[sharedCache]="{sizeMB: 16, hugepages: off}" # so that reading fetches, over
 CONF[readaheadKB]=256
 CONF[logConfig]="{logLevel: 0, logPath: $WORK/group.log}"
 
-left_out_of_dumps() { # the mapping of the tokens in every fetcher
+left_out_of_dumps() { # all of a fetcher's memory, by the filter; the mapping of the tokens by itself too
 	local pid
 	for pid in $(role_pids fetcher); do
+		[ "$((16#$(cat "/proc/$pid/coredump_filter")))" = 0 ] || return 1
 		awk '/obd:tokens/ { mine = 1 } mine && /^VmFlags:/ { print; found = / dd/; exit } END { exit !found }' "/proc/$pid/smaps" || return 1
 	done
 }
