@@ -11,6 +11,10 @@
 #include "common/base/log.h"
 #include "common/config/config.h"
 #include "common/format/zfile.h"
+#include "fetcher/download.h"
+
+#define DISK_THREADS 3u
+#define DISK_NICE 10 /* hashing whole layers must not be in the way of decoding blocks */
 
 static int grant(struct obd_daemon *d, const char *name, uint32_t index, uint32_t flags, int fd)
 {
@@ -61,7 +65,10 @@ static bool poll_work(void *arg)
 	pass_disk_gate(f);
 	bool worked = obd_local_poll(f->local);
 	if (f->running < OBD_FETCHER_RUNNING && obd_fetch_next(&f->side, &job)) {
-		obd_job_start(f, &job);
+		if (job.kind == OBD_JOB_DOWNLOAD)
+			obd_download_start(f, &job);
+		else
+			obd_job_start(f, &job);
 		worked = true;
 	}
 	publish_stats(f);
@@ -128,7 +135,9 @@ static int make_sources(struct obd_daemon *d, struct obd_fetcher *f)
 					       .salt = f->seg.geo.segment_id};
 	if (f->http)
 		f->auth = obd_auth_new(d->loop, d->config, f->http, &shared, NULL, &f->stats);
-	if (!f->codec || !f->auth) {
+	f->switched = obd_switched_new(d->loop, &f->seg, &f->stats);
+	f->disk_work = obd_work_new(d->loop, DISK_THREADS, DISK_NICE);
+	if (!f->codec || !f->auth || !f->switched || !f->disk_work) {
 		obd_error("no memory for sources");
 		return -ENOMEM;
 	}
@@ -198,7 +207,10 @@ static void stop(struct obd_daemon *d)
 	obd_http_free(f->http);
 	obd_disk_free(f->disk);
 	f->disk = NULL;
+	obd_switched_free(f->switched);
+	obd_work_free(f->disk_work);
 	obd_job_forget_all(f);
+	obd_download_forget_all(f);
 	obd_codec_free(f->codec);
 	obd_segment_close(&f->seg);
 }

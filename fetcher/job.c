@@ -60,6 +60,10 @@ struct leg {
 	uint32_t n;
 	unsigned char *copy; /* of the whole range, for the disk tier; NULL: none */
 	uint32_t routes;     /* bits of those that gave bytes */
+	uint64_t ask_start;  /* what the source was asked for */
+	uint64_t ask_end;
+	bool switched;	/* a downloaded file is asked, and nothing came yet */
+	bool from_file; /* that is where the bytes came from */
 };
 
 /* --- frames --------------------------------------------------------------------------------------------------------------- */
@@ -191,6 +195,8 @@ static void note_damage(struct leg *leg)
 	struct run *run = leg->run;
 	if (!leg->decoder.bad)
 		return;
+	if (run->attempt == 0)
+		obd_switched_distrust(run->f->switched, &run->layer);
 	run->f->stats.err_corrupt += (uint64_t)__builtin_popcountll(leg->decoder.bad);
 	blame(run, leg->routes);
 	if (run->err)
@@ -208,7 +214,7 @@ static void keep_on_disk(struct leg *leg)
 	struct obd_disk_unit unit[OBD_JOB_FRAMES];
 	uint32_t n = 0;
 	uint64_t have_end = leg->start + leg->decoder.fed;
-	if (!leg->copy)
+	if (!leg->copy || leg->from_file)
 		return;
 	for (uint32_t i = leg->first; i < leg->first + leg->n; i++) {
 		const struct obd_disk_unit *u = &run->unit[run->unit_of[i]];
@@ -244,15 +250,24 @@ static unsigned char *leg_room(void *arg, size_t *n)
 static int leg_data(void *arg, const unsigned char *buf, size_t n)
 {
 	struct leg *leg = arg;
-	if (!leg->run->layer.local)
+	if (!leg->run->layer.local && !leg->switched)
 		leg->run->job.net_bytes += n;
+	leg->from_file |= leg->switched;
+	leg->switched = false;
 	return leg_feed(leg, buf, n);
 }
+
+static int ask_registry_instead(struct leg *leg);
 
 static void leg_done(void *arg, const struct obd_source_end *end)
 {
 	struct leg *leg = arg;
 	struct run *run = leg->run;
+	if (end->err && leg->switched) {
+		run->f->stats.download_fallbacks++;
+		if (ask_registry_instead(leg) == 0)
+			return;
+	}
 	leg->routes = end->routes;
 	if (end->err == 0) {
 		feed_tail(leg);
@@ -275,16 +290,47 @@ static int probe_data(void *arg, const unsigned char *buf, size_t n)
 
 static const struct obd_source_sink probe_sink = {.data = probe_data, .done = leg_done};
 
-static int ask(struct run *run, uint64_t start, uint64_t end, const struct obd_source_sink *sink, struct leg *leg)
+static int ask_source(struct obd_fetcher *f, const struct obd_layer_view *v, const struct obd_http_target *t, uint64_t start,
+		      uint64_t end, const struct obd_source_sink *sink, void *arg)
 {
-	const struct obd_layer_view *v = &run->layer;
 	if (v->local) {
-		const struct obd_local_target t = {
+		const struct obd_local_target file = {
 			.path = v->path, .dev = v->dev, .ino = v->ino, .mtime_ns = v->mtime_ns, .bytes = v->blob_bytes};
-		return obd_local_read(run->f->local, &t, start, end, sink, leg);
+		return obd_local_read(f->local, &file, start, end, sink, arg);
 	}
+	return obd_http_get(f->http, t, start, end, sink, arg);
+}
+
+int obd_job_ask(struct obd_fetcher *f, const struct obd_layer_view *v, uint64_t start, uint64_t end,
+		const struct obd_source_sink *sink, void *arg)
+{
+	const struct obd_http_target t = {.url = v->url, .digest = v->digest, .blob_bytes = v->blob_bytes};
+	return ask_source(f, v, &t, start, end, sink, arg);
+}
+
+static int ask_registry(struct leg *leg, const struct obd_source_sink *sink)
+{
+	struct run *run = leg->run;
 	const struct obd_http_target t = target_of(run);
-	return obd_http_get(run->f->http, &t, start, end, sink, leg);
+	leg->switched = false;
+	return ask_source(run->f, &run->layer, &t, leg->ask_start, leg->ask_end, sink, leg);
+}
+
+static int ask_registry_instead(struct leg *leg)
+{
+	return ask_registry(leg, &leg_sink);
+}
+
+/* A layer that was downloaded is read from its file, at first. A probe is always the registry's to answer. */
+static int ask(struct run *run, struct leg *leg, const struct obd_source_sink *sink)
+{
+	if (!run->layer.local && run->attempt == 0 && run->job.kind != OBD_JOB_PROBE) {
+		int rc = obd_switched_read(run->f->switched, &run->layer, leg->ask_start, leg->ask_end, sink, leg);
+		leg->switched = rc == 0;
+		if (rc != -ENOENT)
+			return rc;
+	}
+	return ask_registry(leg, sink);
 }
 
 /* --- legs ----------------------------------------------------------------------------------------------------------------- */
@@ -417,14 +463,15 @@ static void start_leg(struct run *run, uint32_t first, uint32_t n)
 	if (run->nunits && run->f->disk)
 		leg->copy = obd_disk_buffer(run->f->disk, leg->end - leg->start, n);
 	int rc = take_raw(leg);
-	uint64_t start = leg->start + leg->raw_head, end = leg->end - leg->raw_tail;
-	if (rc == 0 && start == end) {
+	leg->ask_start = leg->start + leg->raw_head;
+	leg->ask_end = leg->end - leg->raw_tail;
+	if (rc == 0 && leg->ask_start == leg->ask_end) {
 		feed_tail(leg);
 		leg_over(leg);
 		return;
 	}
 	if (rc == 0)
-		rc = ask(run, start, end, &leg_sink, leg);
+		rc = ask(run, leg, &leg_sink);
 	if (rc) {
 		fail_here(run, EAGAIN, "no memory");
 		leg_over(leg);
@@ -434,7 +481,9 @@ static void start_leg(struct run *run, uint32_t first, uint32_t n)
 static void start_probe(struct run *run)
 {
 	struct leg *leg = leg_new(run, 0, 0);
-	if (leg && ask(run, 0, run->layer.local ? 0 : 1, &probe_sink, leg)) {
+	if (leg)
+		leg->ask_end = run->layer.local ? 0 : 1;
+	if (leg && ask(run, leg, &probe_sink)) {
 		fail_here(run, EAGAIN, "no memory");
 		leg_over(leg);
 	}

@@ -34,7 +34,9 @@
 	X(redirect_hits)      \
 	X(failovers)          \
 	X(throttled)          \
-	X(auth_refused)
+	X(auth_refused)       \
+	X(download_bytes)     \
+	X(download_fallbacks)
 
 struct obd_fetch_stats {
 #define X(name) uint64_t name;

@@ -32,6 +32,7 @@ MAY_INCLUDE = {
 # header of a library -> the places that may include it
 BELONGS_TO = [
     (re.compile(r"curl/"), ["fetcher/http"]),
+    (re.compile(r"openssl/"), ["fetcher", "tools"]),
     (re.compile(r"(lz4|zstd)"), ["common/format"]),
     (re.compile(r"yaml\.h"), ["common/config"]),
     (re.compile(r"jansson\.h"), ["common/config", "tools", "fetcher/auth"]),

@@ -33,7 +33,9 @@ void obd_fetch_attach(struct obd_fetchside *fs, struct obd_segment *seg, uint32_
 
 static bool possible(const struct obd_fetchside *fs, const struct obd_fetch_job *job)
 {
-	if (job->kind > OBD_JOB_PROBE || job->nblocks > OBD_JOB_FRAMES || (job->kind != OBD_JOB_PROBE && job->nblocks == 0))
+	if (job->kind > OBD_JOB_DOWNLOAD || job->nblocks > OBD_JOB_FRAMES)
+		return false;
+	if ((job->nblocks == 0) != (job->kind == OBD_JOB_PROBE || job->kind == OBD_JOB_DOWNLOAD))
 		return false;
 	if ((uint64_t)job->block + job->nblocks > (uint64_t)OBD_KEY_MAX_BLOCK + 1)
 		return false;
@@ -59,6 +61,7 @@ static bool take(struct obd_fetchside *fs, uint32_t slot, struct obd_fetch_job *
 	job->layer_uid = j->layer_uid;
 	job->block = j->block;
 	job->nblocks = j->nblocks;
+	job->down = j->down;
 	memcpy(job->frame, j->frame, sizeof job->frame);
 	memcpy(job->generation, j->generation, sizeof job->generation);
 	obd_fence_acquire();
@@ -199,6 +202,11 @@ void obd_fetch_done(struct obd_fetchside *fs, struct obd_fetch_job *job, int err
 	obd_store_release(&fs->own->done[job->slot].word, job->seq << 16 | (uint64_t)(err & 0xffff)); /* edge: job-done */
 	fs->running[job->slot] = 0;
 	report(fs, job);
+}
+
+void obd_fetch_down_result(struct obd_fetchside *fs, const struct obd_fetch_job *job, const struct obd_down_result *result)
+{
+	fs->own->down[job->slot] = *result; /* published by the done word */
 }
 
 /* --- compressed bytes that are already here ----------------------------------------------------------------------------- */

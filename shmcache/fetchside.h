@@ -30,9 +30,10 @@ struct obd_fetch_job {
 	uint32_t nblocks;
 	uint32_t frame[OBD_JOB_FRAMES];
 	uint64_t generation[OBD_JOB_FRAMES];
-	uint32_t retry_ms;  /* see obd_fetch_retry_after */
-	uint64_t settled;   /* bit i: frame i is VALID or FAILED */
-	uint64_t net_bytes; /* what came from the network for it: the fetcher adds, obd_fetch_done tells */
+	uint32_t retry_ms;	    /* see obd_fetch_retry_after */
+	uint64_t settled;	    /* bit i: frame i is VALID or FAILED */
+	uint64_t net_bytes;	    /* what came from the network for it: the fetcher adds, obd_fetch_done tells */
+	struct obd_down_order down; /* kind DOWNLOAD; numbers as cached wrote them */
 };
 
 struct obd_fetchside {
@@ -77,6 +78,8 @@ void obd_fetch_done(struct obd_fetchside *fs, struct obd_fetch_job *job, int err
 
 /* Before obd_fetch_done with a transient errno: the registry asked not to be asked again for so long. */
 void obd_fetch_retry_after(struct obd_fetch_job *job, uint32_t ms);
+/* What a job of kind DOWNLOAD led to; just before obd_fetch_done. */
+void obd_fetch_down_result(struct obd_fetchside *fs, const struct obd_fetch_job *job, const struct obd_down_result *result);
 
 /*
  * Copies compressed bytes [start, end) of the layer's blob from raw chunks in the cache, as far as a prefix of the range

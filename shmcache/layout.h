@@ -462,9 +462,9 @@ enum obd_down_fault {
 };
 
 struct obd_down_result {
-	uint32_t fault; /* enum obd_down_fault */
-	uint32_t reserved;
-	uint64_t floor; /* PREPARE: so many bytes are there */
+	uint32_t fault;		/* enum obd_down_fault */
+	uint32_t from_registry; /* RANGE: 1: that is where the bytes came from */
+	uint64_t floor;		/* PREPARE: so many bytes are there */
 	/* FINISH: identity of the file */
 	uint64_t dev;
 	uint64_t ino;

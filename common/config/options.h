@@ -54,17 +54,17 @@ X(credential_client_key_path, "credentialConfig.client_key_path", PATH, 0, 4000,
   "Key of that certificate.") \
 X(credential_server_ca_path, "credentialConfig.server_ca_path", PATH, 0, 4000, "", "", 0, \
   "Certificate authorities that the credential service is checked against.") \
-X(download_enable, "download.enable", BOOL, 0, 0, false, "", OBD_OPT_PLANNED, \
+X(download_enable, "download.enable", BOOL, 0, 0, false, "", 0, \
   "Download whole layers in the background.") \
-X(download_delay, "download.delay", U32, 0, 604800, 300, "s", OBD_OPT_PLANNED, \
+X(download_delay, "download.delay", U32, 0, 604800, 300, "s", 0, \
   "Time between the launch of a device and its background download.") \
-X(download_delay_extra, "download.delayExtra", U32, 0, 604800, 30, "s", OBD_OPT_PLANNED, \
+X(download_delay_extra, "download.delayExtra", U32, 0, 604800, 30, "s", 0, \
   "Upper bound of a random time added to the delay.") \
-X(download_max_mbps, "download.maxMBps", U32, 0, 1048576, 100, "MB/s", OBD_OPT_PLANNED, \
+X(download_max_mbps, "download.maxMBps", U32, 0, 1048576, 100, "MB/s", 0, \
   "Rate of all background downloads together; 0: unlimited.") \
-X(download_try_cnt, "download.tryCnt", U32, 1, 1000, 5, "", OBD_OPT_PLANNED, \
+X(download_try_cnt, "download.tryCnt", U32, 1, 1000, 5, "", 0, \
   "How often the download of a layer is tried.") \
-X(download_block_size, "download.blockSize", U32, 4096, 67108864, 262144, "bytes", OBD_OPT_PLANNED, \
+X(download_block_size, "download.blockSize", U32, 4096, 67108864, 262144, "bytes", 0, \
   "Size of one request of a background download.") \
 X(p2p_enable, "p2pConfig.enable", BOOL, 0, 0, false, "", 0, \
   "Fetch through a peer-to-peer proxy.") \

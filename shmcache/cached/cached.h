@@ -12,6 +12,7 @@
  *   jobs.c       jobs for fetchers: build, issue, settle, take back
  *   hosts.c      registries: limits, and how they answer
  *   readahead.c  streams
+ *   download.c   background downloads
  *   adopt.c      what a restarted cached finds
  *   keeper.c     the disk tier: state, space, a thread (keeper.h)
  *
@@ -122,6 +123,8 @@ struct job {
 	uint32_t nblocks;
 	uint32_t open_blocks; /* not yet settled */
 	uint8_t prio;	      /* of the miss it was issued for */
+	bool adopted;	      /* DOWNLOAD: an earlier cached's, nobody here waits for it */
+	struct obd_down_order down;
 	struct miss *miss[OBD_JOB_FRAMES];
 };
 
@@ -180,6 +183,7 @@ struct stream {
 };
 
 struct evictor;
+struct downloads;
 
 struct cached {
 	struct obd_daemon *d;
@@ -215,8 +219,9 @@ struct cached {
 	uint64_t random;
 	/* readahead.c */
 	struct stream stream[STREAMS];
-	uint32_t window_blocks;	   /* largest; 0: readahead is off */
-	struct obd_keeper *keeper; /* keeper.c; NULL: no disk tier */
+	uint32_t window_blocks;	     /* largest; 0: readahead is off */
+	struct obd_keeper *keeper;   /* keeper.c; NULL: no disk tier */
+	struct downloads *downloads; /* download.c */
 };
 
 /* create.c: makes, fills and deposits every region; on return they are mapped. */
@@ -302,6 +307,26 @@ void obd_host_answered(struct cached *c, struct host *h);
 void obd_host_failed(struct cached *c, struct host *h, int err, const char reason[OBD_REASON_BYTES]);
 bool obd_host_answers(struct cached *c, uint64_t hash);			    /* did it, within the last seconds? */
 void obd_host_gave_up(struct cached *c, uint64_t hash, uint64_t waited_ns); /* a read of it timed out: says so in the log */
+
+/* A step of a download becomes a job. False: not now. */
+struct obd_down_from {
+	uint32_t layer_slot;
+	uint32_t layer_uid;
+	uint64_t host_hash;
+	uint64_t under_way_bytes; /* of all downloads */
+	bool patient;		  /* waited long for others to leave something */
+};
+bool obd_job_download(struct cached *c, const struct obd_down_order *order, const struct obd_down_from *from);
+
+/* download.c */
+int obd_downloads_init(struct cached *c); /* adopts the table's rows */
+void obd_downloads_free(struct cached *c);
+void obd_downloads_tick(struct cached *c); /* once per second: looks at the wants */
+void obd_downloads_turn(struct cached *c);
+
+/* The step is over: err 0 or a positive errno. result NULL: its fetcher died. reason is terminated. */
+void obd_download_settled(struct cached *c, const struct obd_down_order *order, int err, const struct obd_down_result *result,
+			  const char *reason);
 
 /* readahead.c */
 void obd_readahead_miss(struct cached *c, uint32_t flow, uint32_t layer_slot, uint32_t uid, uint32_t block, uint32_t nblocks);

@@ -251,6 +251,44 @@ static bool issue(struct cached *c, uint32_t f, struct miss *m, struct miss **ru
 	return true;
 }
 
+/* May a download have bytes of this host under way, too? Only what everybody else leaves, unless nobody asks. */
+static bool link_allows(struct cached *c, struct host *h, uint64_t bytes, uint64_t download_bytes)
+{
+	struct link_want w = {.flow = UINT32_MAX, .background = true, .flow_bytes = download_bytes, .host_bytes = h->bytes};
+	if (h->local || h->jobs == 0)
+		return true;
+	return h->low_jobs < c->seg.geo.nfetchers * LIVE_MAX / 4 && obd_link_room(&h->link, &w, obd_clock_ns()) >= bytes;
+}
+
+bool obd_job_download(struct cached *c, const struct obd_down_order *order, const struct obd_down_from *from)
+{
+	const struct miss of = {.host_hash = order->op == OBD_DOWN_RANGE ? from->host_hash : 0,
+				.layer_slot = from->layer_slot,
+				.layer_uid = from->layer_uid};
+	struct host *h = obd_host(c, &of);
+	uint64_t bytes = order->end - order->start;
+	int f = pick_fetcher(c, PRIO_DOWNLOAD);
+	if (f < 0 || (!from->patient && !link_allows(c, h, bytes, from->under_way_bytes)))
+		return false;
+	uint32_t s = free_job(c, (uint32_t)f);
+	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
+	struct job *job = &c->fetcher[f].job[s];
+	*job = (struct job){
+		.live = true, .kind = OBD_JOB_DOWNLOAD, .host = h, .prio = PRIO_DOWNLOAD, .cost = bytes, .down = *order};
+	j->kind = OBD_JOB_DOWNLOAD;
+	j->layer_slot = from->layer_slot;
+	j->layer_uid = from->layer_uid;
+	j->block = j->nblocks = 0;
+	j->down = *order;
+	obd_store_relaxed(&j->demand, 0);
+	uint64_t seq = obd_word_seq(obd_load_relaxed(&j->word)) + 1;
+	obd_store_release(&j->word, obd_word(seq, OBD_JOB_ISSUED)); /* edge: job-issue */
+	job_begin(c, (uint32_t)f, job);
+	obd_count(&c->seg.table->proc, jobs, 1);
+	obd_job_ring(c, (uint32_t)f, s);
+	return true;
+}
+
 /* One job of a host. *did: there was one. False: no fetcher or no frame can be had. */
 static bool pump_host(struct cached *c, struct host *h, enum prio prio, bool *did)
 {
@@ -345,7 +383,10 @@ static void note_host(struct cached *c, uint32_t f, uint32_t s, int err)
 {
 	struct job *job = &c->fetcher[f].job[s];
 	char reason[OBD_REASON_BYTES];
+	const struct obd_down_result *down = &c->seg.fetcher[f]->down[s];
 	if (job->host->local)
+		return;
+	if (job->kind == OBD_JOB_DOWNLOAD && (err ? down->fault != OBD_DOWN_FAULT_SOURCE : !down->from_registry))
 		return;
 	memcpy(reason, c->seg.fetcher[f]->done[s].reason, sizeof reason);
 	if (err)
@@ -383,6 +424,22 @@ static void finish(struct cached *c, uint32_t f, uint32_t s)
 	obd_fence_release(); /* the job's fields change only after its word did */
 }
 
+/* The job's slot is free again, so that what follows can use it. lost: its fetcher died. */
+static void settle_download(struct cached *c, uint32_t f, uint32_t s, int err, bool lost)
+{
+	const struct obd_fetcher_area *area = c->seg.fetcher[f];
+	const struct obd_down_order order = c->fetcher[f].job[s].down;
+	const struct obd_down_result result = area->down[s];
+	char reason[OBD_REASON_BYTES];
+	memcpy(reason, area->done[s].reason, sizeof reason);
+	reason[sizeof reason - 1] = '\0';
+	for (char *p = reason; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
+	if (!c->fetcher[f].job[s].adopted)
+		obd_download_settled(c, &order, err, lost ? NULL : &result, reason);
+}
+
 void obd_jobs_settle(struct cached *c, uint32_t f, uint32_t s)
 {
 	struct job *job = &c->fetcher[f].job[s];
@@ -401,9 +458,11 @@ void obd_jobs_settle(struct cached *c, uint32_t f, uint32_t s)
 		return;
 	struct miss *probe = job->kind == OBD_JOB_PROBE ? job->miss[0] : NULL;
 	note_host(c, f, s, err);
-	if (!err && !probe)
+	if (!err && !probe && job->kind != OBD_JOB_DOWNLOAD) /* that took the time of a disk, too */
 		measure(c, job, obd_load_relaxed(&c->seg.fetcher[f]->done[s].net_bytes));
 	finish(c, f, s);
+	if (job->kind == OBD_JOB_DOWNLOAD)
+		settle_download(c, f, s, (int)(done & 0xffff ? done & 0xfff ? done & 0xfff : EIO : 0), false);
 	if (probe && err)
 		obd_miss_failed(c, probe, err);
 	else if (probe)
@@ -489,6 +548,8 @@ static void take_back(struct cached *c, uint32_t f, uint32_t s)
 		obd_count(&c->seg.table->proc, retries, 1);
 	}
 	finish(c, f, s);
+	if (job->kind == OBD_JOB_DOWNLOAD)
+		settle_download(c, f, s, 0, true);
 }
 
 void obd_jobs_reaped(struct cached *c, uint32_t f, uint32_t incarnation)
@@ -532,7 +593,8 @@ void obd_job_adopt(struct cached *c, uint32_t f, uint32_t s)
 	job->live = true;
 	job->kind = (uint8_t)j->kind;
 	job->nblocks = j->nblocks;
-	job->prio = PRIO_READAHEAD;
+	job->prio = job->kind == OBD_JOB_DOWNLOAD ? PRIO_DOWNLOAD : PRIO_READAHEAD;
+	job->adopted = true;
 	job->host = &c->host[LOCAL_HOST];
 	for (uint32_t i = 0; i < j->nblocks; i++) {
 		job->miss[i] = adopt_block(c, j, f, s, i);

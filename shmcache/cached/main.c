@@ -29,6 +29,7 @@ static bool turn(void *arg)
 	bool did = obd_clients_poll(c);
 	did |= obd_jobs_poll(c);
 	obd_jobs_pump(c);
+	obd_downloads_turn(c);
 	obd_jobs_wake(c);
 	obd_clients_wake(c);
 	if (c->queued[PRIO_DEMAND]) /* no frame or no fetcher: holds are released without a message */
@@ -86,6 +87,8 @@ static int start(struct obd_daemon *d)
 		return -ENOMEM;
 	obd_jobs_init(c);
 	obd_cached_adopt(c);
+	if (obd_downloads_init(c))
+		return -ENOMEM;
 	obd_proc_start(&c->seg.table->proc, OBD_ROLE_CACHED, 0, d->incarnation);
 	obd_keeper_start(c);
 	rc = obd_loop_watch(d->loop, c->seg.bell_cached, EPOLLIN, bell, c);
@@ -148,6 +151,7 @@ static void tick(struct obd_daemon *d)
 	obd_proc_heartbeat(&c->seg.table->proc);
 	second_look(c);
 	obd_clients_expire(c);
+	obd_downloads_tick(c);
 }
 
 static void stop(struct obd_daemon *d)
@@ -156,6 +160,7 @@ static void stop(struct obd_daemon *d)
 	for (uint32_t id = 0; id < OBD_MAX_CLIENTS; id++)
 		obd_client_down(c, id);
 	obd_keeper_stop(c);
+	obd_downloads_free(c);
 	obd_misses_free(c);
 	obd_frames_free(c);
 	obd_loop_timer_free(c->timer);
