@@ -117,6 +117,22 @@ struct obd_stat_pending {
 	char *path;
 };
 
+/* A background download. */
+struct obd_stat_download {
+	enum obd_down_state state;
+	uint32_t layer_uid;
+	uint64_t done_bytes;
+	uint64_t total_bytes;
+	uint64_t rate_bytes_per_sec;
+	uint64_t next_ns; /* from now; 0: due, or not waiting */
+	uint32_t tries;	  /* that failed */
+	uint32_t try_cnt;
+	uint32_t err; /* the last one's errno; 0: none */
+	char reason[OBD_REASON_BYTES];
+	char digest[OBD_DIGEST_BYTES]; /* "": the layer is gone */
+	char dir[OBD_DIR_BYTES];
+};
+
 /* Times are ages at the moment of collecting. Totals over no row at all are 0. */
 struct obd_stat {
 	bool has_geometry;
@@ -145,6 +161,8 @@ struct obd_stat {
 	struct obd_stat_layer *layers;
 	uint32_t nimages;
 	struct obd_stat_image *images;
+	uint32_t ndownloads;
+	struct obd_stat_download *downloads;
 	uint32_t bad_entries; /* catalog entries with impossible fields */
 	uint64_t arena_used_bytes;
 	/* counters */
@@ -165,6 +183,7 @@ const char *obd_stat_frame_state_name(unsigned int state);
 const char *obd_stat_prio_name(unsigned int prio);
 const char *obd_stat_layer_state_name(enum obd_layer_state state);
 const char *obd_stat_host_state_name(enum obd_stat_host_state state);
+const char *obd_stat_down_state_name(enum obd_down_state state);
 const char *obd_stat_counter_name(unsigned int counter);
 const char *obd_stat_counter_text(unsigned int counter);
 

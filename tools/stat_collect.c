@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "common/base/util.h"
 #include "shmcache/catalog.h"
+#include "shmcache/download.h"
 #include "tools/stat.h"
 
 /* --- counters ------------------------------------------------------------------------------------------------------------- */
@@ -167,6 +168,54 @@ static int collect_images(struct obd_stat *st, const struct obd_segment *seg)
 		if (obd_load_relaxed(&entry->word) == word)
 			rc = add_image(st, slot, &copy, word);
 	}
+	return rc;
+}
+
+/* --- downloads ------------------------------------------------------------------------------------------------------------ */
+
+static void copy_digest(const struct obd_segment *seg, const struct obd_want_view *want, char *digest)
+{
+	static struct obd_layer_view view; /* 8 KiB */
+	if (obd_catalog_layer(seg, want->layer_slot, want->layer_uid, &view) == 0)
+		memcpy(digest, view.digest, sizeof view.digest);
+}
+
+/* Numbers are those of one moment each; only the row's word and the want must agree. */
+static int add_download(struct obd_stat *st, const struct obd_segment *seg, uint32_t slot, uint64_t now)
+{
+	struct obd_want_view want;
+	const struct obd_down *row = &seg->table->down[slot];
+	uint64_t word = obd_load_acquire(&row->word); /* edge: down-local */
+	unsigned int state = obd_word_state(word);
+	if (state == OBD_DOWN_FREE || state >= OBD_DOWN_STATES || obd_want_copy(seg, slot, (uint32_t)obd_word_seq(word), &want))
+		return 0;
+	struct obd_stat_download *array = grow(st->downloads, st->ndownloads, sizeof *array);
+	if (!array)
+		return -ENOMEM;
+	st->downloads = array;
+	struct obd_stat_download *d = &array[st->ndownloads++];
+	uint64_t next = state == OBD_DOWN_WAITING ? obd_load_relaxed(&row->next_ns) : 0;
+	*d = (struct obd_stat_download){.state = (enum obd_down_state)state,
+					.layer_uid = want.layer_uid,
+					.done_bytes = obd_load_relaxed(&row->done_bytes),
+					.total_bytes = obd_load_relaxed(&row->total_bytes),
+					.rate_bytes_per_sec = obd_load_relaxed(&row->rate_bytes_per_sec),
+					.next_ns = next > now ? next - now : 0,
+					.tries = obd_load_relaxed(&row->tries),
+					.try_cnt = want.try_cnt,
+					.err = obd_load_relaxed(&row->err)};
+	memcpy(d->reason, row->reason, sizeof d->reason);
+	d->reason[sizeof d->reason - 1] = '\0';
+	memcpy(d->dir, want.dir, sizeof d->dir);
+	copy_digest(seg, &want, d->digest);
+	return 0;
+}
+
+static int collect_downloads(struct obd_stat *st, const struct obd_segment *seg, uint64_t now)
+{
+	int rc = 0;
+	for (uint32_t slot = 0; rc == 0 && slot < OBD_WANT_SLOTS; slot++)
+		rc = add_download(st, seg, slot, now);
 	return rc;
 }
 
@@ -396,6 +445,8 @@ int obd_stat_collect(struct obd_stat *st, struct obd_stat_link *link)
 		rc = collect_catalog(st, seg);
 	if (rc == 0 && st->has_table)
 		rc = collect_table(st, seg, now);
+	if (rc == 0 && st->has_table && st->has_catalog)
+		rc = collect_downloads(st, seg, now);
 	if (rc == 0)
 		rc = collect_clients(st, seg, now);
 	if (rc == 0 && st->has_table)
@@ -412,6 +463,7 @@ void obd_stat_free(struct obd_stat *st)
 	free(st->layers);
 	free(st->images);
 	free(st->pending);
+	free(st->downloads);
 	memset(st, 0, sizeof *st);
 }
 

@@ -126,6 +126,28 @@ static json_t *layers(const struct obd_stat *st)
 	return array;
 }
 
+static json_t *download(const struct obd_stat_download *d)
+{
+	json_t *obj = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "state",
+				obd_stat_down_state_name(d->state), "layer_uid", num(d->layer_uid), "digest", str(d->digest),
+				"dir", str(d->dir), "done_bytes", num(d->done_bytes), "total_bytes", num(d->total_bytes),
+				"rate_bytes_per_sec", num(d->rate_bytes_per_sec), "next_ms", age_ms(d->next_ns), "tries",
+				num(d->tries), "try_cnt", num(d->try_cnt));
+	if (d->err) {
+		put(obj, "error", num(d->err));
+		put(obj, "reason", str(d->reason));
+	}
+	return obj;
+}
+
+static json_t *downloads(const struct obd_stat *st)
+{
+	json_t *array = json_array();
+	for (uint32_t i = 0; i < st->ndownloads; i++)
+		append(array, download(&st->downloads[i]));
+	return array;
+}
+
 static json_t *frames(const struct obd_stat *st)
 {
 	json_t *obj = json_object();
@@ -223,6 +245,7 @@ static json_t *everything(const struct obd_stat *st, const struct obd_stat_link 
 		put(obj, "catalog", catalog(st));
 		put(obj, "images", images(st));
 		put(obj, "layers", layers(st));
+		put(obj, "downloads", downloads(st));
 	}
 	if (st->has_geometry) {
 		put(obj, "registries", registries(st));

@@ -50,6 +50,16 @@ const char *obd_stat_host_state_name(enum obd_stat_host_state state)
 	return names[state];
 }
 
+const char *obd_stat_down_state_name(enum obd_down_state state)
+{
+	static const char *const names[OBD_DOWN_STATES] = {
+		[OBD_DOWN_FREE] = "free",	    [OBD_DOWN_WAITING] = "waiting", [OBD_DOWN_RUNNING] = "running",
+		[OBD_DOWN_VERIFYING] = "verifying", [OBD_DOWN_LOCAL] = "local",	    [OBD_DOWN_FAILED] = "failed",
+	};
+	assert((unsigned int)state < OBD_DOWN_STATES);
+	return names[state];
+}
+
 const char *obd_stat_counter_name(unsigned int counter)
 {
 	static const char *const names[OBD_C_COUNT] = {

@@ -219,6 +219,27 @@ static void print_registries(FILE *out, const struct obd_stat *st)
 	grid_print(out, &g, true);
 }
 
+static void print_downloads(FILE *out, const struct obd_stat *st)
+{
+	struct grid g;
+	char done[CELL_BYTES], total[CELL_BYTES], rate[CELL_BYTES], next[CELL_BYTES];
+	if (!st->ndownloads)
+		return;
+	grid_start(&g, "lrrrrrl");
+	grid_row(&g, "DIRECTORY AND LAST ERROR", "STATE|DONE|OF|PER SECOND|NEXT|FAILED|DIGEST");
+	for (uint32_t i = 0; i < st->ndownloads; i++) {
+		const struct obd_stat_download *d = &st->downloads[i];
+		grid_row(&g, d->dir, "%s|%s|%s|%s|%s|%" PRIu32 " of %" PRIu32 "|%.19s", obd_stat_down_state_name(d->state),
+			 bytes_text(d->done_bytes, done), bytes_text(d->total_bytes, total),
+			 bytes_text(d->rate_bytes_per_sec, rate), d->next_ns ? age_text(d->next_ns, next) : "-", d->tries,
+			 d->try_cnt, d->digest);
+		if (d->err && !g.broken)
+			g.row[g.nrows - 1].last[1] = d->reason;
+	}
+	fprintf(out, "\nbackground downloads (%" PRIu32 ")\n", st->ndownloads);
+	grid_print(out, &g, true);
+}
+
 static void print_frames(FILE *out, const struct obd_stat *st)
 {
 	char size[CELL_BYTES];
@@ -292,6 +313,7 @@ void obd_stat_print_tables(FILE *out, const struct obd_stat *st, const struct ob
 	if (st->has_catalog) {
 		print_images(out, st);
 		print_layers(out, st);
+		print_downloads(out, st);
 	}
 	if (st->has_geometry) {
 		print_cache(out, st);
