@@ -505,6 +505,68 @@ START_TEST(no_space)
 }
 END_TEST
 
+enum { JOINT = 12 };
+
+/* Writes that are all there before the indexer looks go to a thread together: the first `fit` of them find room. */
+static void write_together(uint64_t bytes, uint64_t apart, uint64_t most, uint32_t fit, uint32_t flags)
+{
+	limit(most);
+	for (uint32_t i = 0; i < JOINT; i++) {
+		memset(area()->staging[i], 'a' + (int)i, bytes);
+		if (i < fit)
+			memset(shadow + i * apart, 'a' + (int)i, bytes);
+		post(i, OBD_UP_WRITE, i * apart, bytes, flags);
+	}
+	drain();
+	limit(0);
+	for (uint32_t i = 0; i < JOINT; i++)
+		ck_assert_int_eq(flight[i].err, i < fit ? 0 : EFBIG);
+	verify("after writes that went together");
+}
+
+static void verify_again(void)
+{
+	fake_start(&fk);
+	verify("after a restart");
+	close_device();
+	verify_files("by the library");
+	fake_done(&fk);
+}
+
+/* Some find no room for their data: each has its own answer. */
+START_TEST(together)
+{
+	const uint64_t apart = 8192;
+	set_up_with(_i, 0, 9);
+	open_good(lower_path);
+	uint64_t most = sparse ? OBD_LSMT_HEADER_BYTES + 5 * apart : file_bytes(data_path) + 5 * 4096 + 100;
+	write_together(4096, apart, most, 5, 0);
+	write_together(4096, 4096, 0, JOINT, 0);
+	write_together(1536, 2048, 0, JOINT, OBD_UP_FUA);
+	verify_again();
+}
+END_TEST
+
+/* Some find no room for their records. */
+START_TEST(together_records)
+{
+	set_up_with(false, 0, 10);
+	open_good(lower_path);
+	for (uint32_t n = 0; n < 50; n++) {
+		for (uint32_t i = 0; i < SLOTS; i++)
+			post(i, OBD_UP_DISCARD, (n * SLOTS + i) * SECTOR, SECTOR, 0);
+		memset(shadow + n * SLOTS * SECTOR, 0, SLOTS * SECTOR);
+		drain();
+	}
+	all_good();
+	uint64_t bytes = file_bytes(index_path);
+	write_together(SECTOR, 4096, bytes + 3 * sizeof(struct obd_lsmt_seg) + 7, 3, 0);
+	ck_assert_uint_eq(file_bytes(index_path), bytes + 3 * sizeof(struct obd_lsmt_seg));
+	write_together(SECTOR, SECTOR, 0, JOINT, 0);
+	verify_again();
+}
+END_TEST
+
 /* Discards that are longer than one record, over GiBs that hold something here and there. */
 START_TEST(huge_discard)
 {
@@ -649,6 +711,8 @@ int main(void)
 	tcase_add_loop_test(t, answered_once, 0, 2);
 	tcase_add_test(t, in_use);
 	tcase_add_loop_test(t, no_space, 0, 3);
+	tcase_add_loop_test(t, together, 0, 2);
+	tcase_add_test(t, together_records);
 	tcase_add_loop_test(t, huge_discard, 0, 2);
 	tcase_add_loop_test(t, client_goes, 0, 6);
 	tcase_add_loop_test(t, hostile, 0, 6);
