@@ -54,3 +54,42 @@ bytes_agree() {
 	[ "$(((sent - got) * 100))" -le "$sent" ] && [ "$(((got - sent) * 100))" -le "$sent" ]
 }
 the_bytes_agree() { wait_for 10 bytes_agree || bytes_agree; }
+
+# ---- several servers ----------------------------------------------------------------------------------------------------
+
+# server NAME [options]: another blob server with the same blobs; its log is NAME.jsonl, its port in NAME.port.
+server() {
+	local name=$1
+	shift
+	python3 "$TOOLS/blobserver.py" "$BLOB_ROOT" --log "$WORK/$name.jsonl" --port-file "$WORK/$name.port" "$@" \
+		>>"$WORK/$name.log" 2>&1 </dev/null &
+	OWN_PIDS+=($!)
+	wait_for 20 test -s "$WORK/$name.port" || bail "blobserver.py ($name) does not start"
+}
+port() { cat "$WORK/$1.port"; }
+tell() { curl -sS --fail -X PUT -d "$2" "http://127.0.0.1:$(port "$1")/faults"; } # NAME FAULTS
+
+# asked NAME [PYTHON]: how many requests of its log, after the mark, are so; `row` is the line.
+asked() {
+	python3 - "$WORK/$1.jsonl" "${2:-True}" "$(cat "$WORK/$1.mark" 2>/dev/null || echo 0)" <<-'END'
+		import json, sys
+		rows = [json.loads(line) for line in open(sys.argv[1])][int(sys.argv[3]):]
+		print(sum(1 for row in rows if eval(sys.argv[2], {"row": row})))
+	END
+}
+mark() { for name in "$@"; do wc -l <"$WORK/$name.jsonl" >"$WORK/$name.mark"; done; }
+
+# at_least N NAME [PYTHON], none NAME [PYTHON]
+at_least() { [ "$(asked "${@:2}")" -ge "$1" ] || { echo "$(asked "${@:2}") of $(asked "$2") requests" && return 1; }; }
+none() { [ "$(asked "$@")" = 0 ] || { echo "$(asked "$@") requests" && return 1; }; }
+
+# group_for URL-OF-REGISTRY: a new group and LUN 1 from there; counters begin at 0.
+group_for() {
+	sed "s#\"repoBlobUrl\": \"[^\"]*\"#\"repoBlobUrl\": \"$1/v2/test/big/blobs\"#" "$WORK/big.json" >"$WORK/one.json"
+	start_group && wait_for 20 new_lun 1 "$WORK/one.json" && "$ISCSI" wait-ready "$(url 1)"
+}
+part() { verify_lun 1 "$BIG" -o "$1M" -l "${2:-2}M" -b 64K -q 8; } # MIB [MIB]
+end_group() {
+	remove_lun 1
+	stop_group
+}
