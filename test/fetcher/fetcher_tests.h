@@ -33,6 +33,7 @@ TCase *decode_cases(void);
 TCase *range_cases(void);
 TCase *local_cases(void);
 TCase *http_cases(void);
+TCase *download_cases(void);
 TCase *auth_cases(void);
 TCase *route_cases(void);
 

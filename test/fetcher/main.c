@@ -59,6 +59,7 @@ int main(void)
 	suite_add_tcase(s, range_cases());
 	suite_add_tcase(s, local_cases());
 	suite_add_tcase(s, http_cases());
+	suite_add_tcase(s, download_cases());
 	suite_add_tcase(s, auth_cases());
 	suite_add_tcase(s, route_cases());
 	SRunner *r = srunner_create(s);
