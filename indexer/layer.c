@@ -28,7 +28,7 @@
 #include "common/format/zfile.h"
 
 #define FIRST_TAIL_BYTES 16384u
-#define FIRST_FILE_BYTES 65536u
+#define FIRST_FILE_BYTES 8192u
 #define ZF_BLOCK_MIN 4096u /* what the segment's readers take */
 
 struct obd_layer *obd_ix_layer_entry(const struct obd_ix_layer *l)
@@ -228,13 +228,14 @@ static const unsigned char *bytes_at(struct obd_ix_layer *l, bool raw, uint64_t 
 	return NULL;
 }
 
-/* Head and tail in one go. The jump table is about 1/512 of the blob, the LSMT index at its end less. */
+/* Head and tail in one go. The jump table is about 1/512 of the blob; before it stands the file's last block, with the trailer
+ * and mostly all of the index, which then costs no round trip of its own. */
 static int start_map(struct obd_ix_layer *l)
 {
 	const struct obd_layer *e = obd_ix_layer_entry(l);
 	uint64_t blob = e->blob_bytes;
 	uint32_t bb = l->ix->seg->geo.block_bytes;
-	uint64_t chunks = (FIRST_TAIL_BYTES + blob / 256 + bb - 1) / bb;
+	uint64_t chunks = (FIRST_TAIL_BYTES + blob / 256 + 2 * (uint64_t)bb - 1) / bb;
 	uint64_t tail = obd_min_u64(chunks, OBD_IX_TAIL_CHUNKS) * bb;
 	l->stage = OBD_IX_MAP;
 	if (!obd_ix_fetch_start(l, true, 0, obd_min_u64(blob, OBD_RAW_HEAD_BYTES)))
@@ -375,7 +376,7 @@ static int index_step(struct obd_ix_layer *l, struct obd_err *err)
 	struct obd_layer *e = obd_ix_layer_entry(l);
 	struct obd_lsmt_info info;
 	int rc;
-	if (obd_list_empty(&l->fetches)) { /* the last blocks hold the trailer and mostly the index too */
+	if (obd_list_empty(&l->fetches)) { /* the last block: what else the index needs is asked for when that is known */
 		uint32_t bb = l->ix->seg->geo.block_bytes;
 		uint64_t from = e->file_bytes > FIRST_FILE_BYTES ? e->file_bytes - FIRST_FILE_BYTES : 0;
 		if (!obd_ix_fetch_start(l, false, obd_align_down(from, bb), e->file_bytes))

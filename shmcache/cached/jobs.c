@@ -95,6 +95,9 @@ static uint64_t may(struct cached *c, const struct flow *f, enum prio prio)
 		return 0;
 	if (prio != PRIO_DEMAND && (h->low_jobs >= most / 2 || h->low_frames >= most_frames / 2))
 		return 0;
+	bool metadata = f->id >> 16 == 0 && prio == PRIO_DEMAND; /* the indexer's: an open, which bounds it itself */
+	if (metadata && !h->link.narrow)
+		return UINT64_MAX;
 	struct link_want w = {
 		.flow = f->id, .background = prio > PRIO_READAHEAD, .flow_bytes = f->bytes, .host_bytes = h->bytes};
 	uint64_t room = obd_link_room(&h->link, &w, c->pump_ns);

@@ -2,6 +2,8 @@
 TEST_TOOLS := $(B)/test/obd-iscsi $(B)/test/obd-mklayer
 $(eval $(call program,test/obd-iscsi,test/tools/obd-iscsi.c test/tools/latency.c,,-liscsi -lcrypto))
 $(eval $(call program,test/obd-mklayer,test/tools/obd-mklayer.c,common/format common/base,-llz4 -lzstd))
+TEST_TOOLS += $(B)/test/obd-blobserve
+$(eval $(call program,test/obd-blobserve,test/tools/obd-blobserve.c,common/base,))
 TEST_TOOLS += $(B)/test/fakechild
 $(eval $(call program,test/fakechild,test/tools/fakechild.c,common/daemon common/config common/base,-lyaml -ljansson))
 
