@@ -180,6 +180,7 @@ struct stream {
 	uint32_t next;	/* the block after the last one seen */
 	uint32_t ahead; /* blocks below this were asked for already */
 	uint32_t window;
+	uint32_t steps; /* how often in a row it went on */
 };
 
 struct evictor;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Readahead per stream. A stream is a client reading forward in one layer. It begins when a miss follows the last block seen;
- * then a window of blocks is fetched ahead, doubling up to readaheadKB. Hits send no message, so the first block of each window
- * carries a mark in its bucket entry: the reader that comes to it sends a hint, and the next window is asked for while this one
- * is being read. A miss that no stream expects fetches its own block and nothing else.
+ * Readahead per stream. A stream is a client reading forward in one layer. Readahead begins when a second miss in a row follows
+ * the last block seen: one that does is common among random reads of a small layer, two are not. Then a window of blocks is
+ * fetched ahead, doubling up to readaheadKB. Hits send no message, so the first block of each window carries a mark in its
+ * bucket entry: the reader that comes to it sends a hint, and the next window is asked for while this one is being read. A miss
+ * that no stream expects fetches its own block and nothing else.
  */
 #include <string.h>
 
@@ -11,7 +12,7 @@
 #include "common/base/util.h"
 #include "shmcache/cached/cached.h"
 
-enum { FIRST_WINDOW = 2, WAYS = 8, SLACK = 2 };
+enum { FIRST_WINDOW = 2, WAYS = 8, SLACK = 2, STEPS = 2 };
 
 /* A client's streams of one layer lie in one set of the table. */
 static struct stream *set_of(struct cached *c, uint32_t client, uint32_t uid)
@@ -63,13 +64,19 @@ static void want_ahead(struct cached *c, struct stream *s, uint32_t layer_slot, 
 	s->ahead = (uint32_t)obd_max_u64(end, s->ahead);
 }
 
-static void advance(struct cached *c, struct stream *s, uint32_t layer_slot, uint32_t next)
+/* [block, next) was read. What is only near counts for a stream that is known to be one, but does not make one. */
+static void advance(struct cached *c, struct stream *s, uint32_t layer_slot, uint32_t block, uint32_t next)
 {
 	struct obd_layer_brief layer;
+	bool behind = block + 1 >= s->next && block <= s->next;
 	s->used_ns = obd_clock_ns();
 	s->next = next;
 	if (s->ahead < next)
 		s->ahead = next;
+	if (s->steps < STEPS && behind)
+		s->steps++;
+	if (s->steps < STEPS)
+		return;
 	if (obd_catalog_layer_brief(&c->seg, layer_slot, s->uid, &layer) != 0)
 		return;
 	uint32_t most = (uint32_t)obd_min_u64(c->window_blocks, c->seg.geo.nframes / 8);
@@ -86,7 +93,7 @@ void obd_readahead_miss(struct cached *c, uint32_t flow, uint32_t layer_slot, ui
 	struct stream *s = find(c, client, uid, block);
 	if (s) {
 		s->flow = flow;
-		advance(c, s, layer_slot, block + nblocks);
+		advance(c, s, layer_slot, block, block + nblocks);
 		return;
 	}
 	s = oldest(set_of(c, client, uid));
@@ -108,5 +115,5 @@ void obd_readahead_hint(struct cached *c, uint32_t client, uint32_t layer_slot, 
 	obd_count(&c->seg.table->proc, readahead_used, 1);
 	struct stream *s = find(c, client, uid, block);
 	if (s)
-		advance(c, s, layer_slot, block + 1);
+		advance(c, s, layer_slot, block, block + 1);
 }

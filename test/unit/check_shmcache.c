@@ -725,6 +725,60 @@ START_TEST(a_storm_leaves_a_way)
 }
 END_TEST
 
+/* --- readahead ------------------------------------------------------------------------------------------------------------ */
+
+static void read_blocks(struct obd_reader *r, struct obd_fetchside *fs, uint32_t (*place)(uint32_t i), uint32_t n)
+{
+	static bool answered;
+	for (uint32_t i = 0; i < n; i++) {
+		unsigned char byte;
+		uint32_t b = place(i);
+		if (obd_reader_copy(r, 0, 1, false, b, 0, 1, &byte) == 0)
+			continue;
+		ck_assert_int_ge(obd_reader_post(r, OBD_JOB_BLOCKS, 0, 1, b, 1, obd_flow(1, OBD_REQ_DEMAND), &answered), 0);
+		fetch_all(fs);
+		obd_reader_poll(r, 16, took_answer, NULL);
+	}
+}
+
+static uint32_t in_order(uint32_t i)
+{
+	return i;
+}
+
+static uint32_t at_random(uint32_t i)
+{
+	uint64_t seed = i + 1;
+	return (uint32_t)(rnd(&seed) % 8192);
+}
+
+static uint64_t ahead(void)
+{
+	return obd_load_relaxed(&seg.table->proc.counters[OBD_C_readahead]);
+}
+
+START_TEST(readahead_knows_streams)
+{
+	static struct obd_fetchside fs;
+	static struct obd_reader r;
+	make_layer(0, 1, (uint64_t)8192 * BLOCK);
+	obd_fetch_attach(&fs, &seg, 0, 0);
+	obd_reader_attach(&r, &seg, 1, OBD_ROLE_FRONTEND, 1);
+	ck_assert_int_eq(obd_client_up(c, 1, 1), 0);
+	read_blocks(&r, &fs, at_random, 4000);
+	ck_assert_uint_le(ahead(), 20); /* of 4000 */
+	uint64_t before = ahead();
+	read_blocks(&r, &fs, in_order, 2);
+	ck_assert_uint_eq(ahead(), before);
+	read_blocks(&r, &fs, in_order, 400);
+	ck_assert_uint_ge(ahead(), before + 300);
+	c->window_blocks = 0;
+	before = ahead();
+	read_blocks(&r, &fs, in_order, 800);
+	ck_assert_uint_le(ahead(), before + 8); /* what was under way */
+}
+END_TEST
+
 /* Nobody waits for a prefetch that was given up. */
 START_TEST(given_up_prefetch)
 {
@@ -900,6 +954,7 @@ int main(void)
 	tcase_add_test(t, demand_goes_before_prefetch);
 	tcase_add_test(t, a_storm_leaves_a_way);
 	tcase_add_test(t, given_up_prefetch);
+	tcase_add_test(t, readahead_knows_streams);
 	tcase_add_loop_test(t, cached_survives_hostile_areas, 0, 4);
 	tcase_add_test(t, fetchside_refuses_impossible_jobs);
 	suite_add_tcase(s, t);
