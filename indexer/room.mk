@@ -10,7 +10,8 @@ $(eval $(call program,test/check_indexer,test/indexer/check_indexer.c $(INDEXER_
 $(eval $(call program,test/check_upper_io,test/indexer/check_upper_io.c $(INDEXER_FAKE),$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
 $(eval $(call program,test/check_writable,test/indexer/check_writable.c $(INDEXER_FAKE),frontend/client $(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
 $(eval $(call program,test/check_fsmeta,test/indexer/check_fsmeta.c,$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS) -lext2fs -lcom_err))
-INDEXER_CHECKS := $(addprefix $(B)/test/,check_indexer check_upper_io check_writable check_fsmeta)
+$(eval $(call program,test/check_prefetch,test/indexer/check_prefetch.c $(INDEXER_FAKE),$(INDEXER_ROOMS),$(INDEXER_TEST_LIBS)))
+INDEXER_CHECKS := $(addprefix $(B)/test/,check_indexer check_upper_io check_writable check_fsmeta check_prefetch)
 .PHONY: check-indexer
 check-indexer: $(INDEXER_CHECKS) ## unit tests of the indexer
 	$(Q)rc=0; for t in $(INDEXER_CHECKS); do $$t || rc=1; done; exit $$rc

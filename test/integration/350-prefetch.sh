@@ -185,6 +185,9 @@ read_directories() {
 
 check "a group for an image without trace" fresh || exit
 check "it opens" attach plain
+check "a partition scan: LBA 0 and the super block" "$ISCSI" verify -r "$RAW" -b 4K -q 1 -l 8192 "$(url 1)"
+frontend_misses() { "$B/bin/obd-stat" -r "$RUN" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["counters"]["frontend"]["misses"])'; }
+check "they were in the cache before the LUN was ready" test "$(frontend_misses)" = 0
 check "its file system's metadata comes by itself" wait_for 20 logged "prefetched file-system metadata"
 mark=$(requests)
 check "directories" read_directories
