@@ -46,6 +46,7 @@ expiries=$((($(now_ms) - begun + 1999) / 2000))
 given=$(token_requests status=200)
 check "$given token requests in $expiries expiries: at most 2 each" test "$given" -le $((2 * expiries))
 check "they were renewed" test "$given" -ge 3
+"$B/bin/obd-stat" -r "$RUN" --json >"$WORK/stat.txt"
 stop_tgtd
 check "the group stops" stop_group
-check "no secret in logs and results" no_secret_in "$WORK/group.log" "$WORK/supervisor.log" "$WORK/tgtd.log" "$WORK"/*.result
+check "no secret in logs, results and obd-stat" no_secret_in "$WORK/stat.txt" "$WORK/group.log" "$WORK/supervisor.log" "$WORK/tgtd.log" "$WORK"/*.result
