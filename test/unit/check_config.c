@@ -283,7 +283,7 @@ START_TEST(old_json_form)
 	ck_assert(warned("f: gzipCacheConfig is ignored"));
 	ck_assert(warned("f: cacheConfig.refillSize is ignored"));
 	ck_assert(warned("f: enableAudit is ignored"));
-	ck_assert(warned("f: exporterConfig.uriPrefix is accepted but has no effect in this version"));
+	ck_assert(warned("f: exporterConfig.port is accepted but has no effect in this version"));
 	ck_assert(!warned("logLevel"));
 	obd_config_free(&cfg);
 	load_bad("{\"hangsec\":1}", "f: unknown key hangsec; did you mean hangSec?");
@@ -323,11 +323,10 @@ END_TEST
 
 START_TEST(planned_options_warn)
 {
-	load_ok("cacheConfig: {cacheSizeGB: 4}\nfrontend: {controlPort: 5}\nregistries: [{host: a, mirrors: [b]}]\nhangSec: "
-		"20\n");
+	load_ok("cacheConfig: {cacheSizeGB: 4}\nexporterConfig: {port: 9000}\nfrontend: {controlPort: 1}\nhangSec: 20\n");
 	ck_assert_uint_eq(cfg.warnings.count, 2);
+	ck_assert(warned("f: exporterConfig.port is accepted but has no effect in this version"));
 	ck_assert(warned("f: frontend.controlPort is accepted but has no effect in this version"));
-	ck_assert(warned("f: registries[].mirrors is accepted but has no effect in this version"));
 	obd_config_free(&cfg);
 }
 END_TEST
@@ -335,7 +334,7 @@ END_TEST
 START_TEST(restart_or_reload)
 {
 	struct obd_config other;
-	load_ok("hangSec: 20\nlogConfig: {logLevel: 0}\nfrontend: {controlPort: 1}\n");
+	load_ok("hangSec: 20\nlogConfig: {logLevel: 0}\nreadaheadKB: 1\n");
 	ck_assert_int_eq(obd_config_defaults(&other), 0);
 	ck_assert_ptr_null(obd_config_needs_restart(&cfg, &other));
 	other.fetchers = 3;
