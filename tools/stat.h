@@ -110,6 +110,16 @@ struct obd_stat_host {
 	char reason[OBD_REASON_BYTES]; /* of that failure */
 };
 
+/* The disk tier, as cached last saw it. */
+struct obd_stat_disk {
+	enum obd_disk_state state;
+	uint32_t err; /* why it is not on */
+	uint32_t blobs;
+	uint64_t used_bytes;
+	uint64_t limit_bytes;
+	uint64_t free_bytes; /* of its file system */
+};
+
 /* An open that has no final answer yet. */
 struct obd_stat_pending {
 	uint32_t client;
@@ -143,6 +153,7 @@ struct obd_stat {
 	uint64_t frames_by_state[OBD_FRAME_STATES]; /* counted, not what the table says of itself */
 	uint64_t frames_odd;			    /* in no state that exists */
 	uint64_t cached_frames_raw;		    /* VALID frames that hold raw chunks */
+	struct obd_stat_disk disk;
 	uint32_t waiting_requests;
 	uint32_t backoff_blocks;
 	uint32_t queued[OBD_PRIOS];   /* blocks that wait for a job */
@@ -184,6 +195,7 @@ const char *obd_stat_prio_name(unsigned int prio);
 const char *obd_stat_layer_state_name(enum obd_layer_state state);
 const char *obd_stat_host_state_name(enum obd_stat_host_state state);
 const char *obd_stat_down_state_name(enum obd_down_state state);
+const char *obd_stat_disk_state_name(enum obd_disk_state state);
 const char *obd_stat_counter_name(unsigned int counter);
 const char *obd_stat_counter_text(unsigned int counter);
 

@@ -354,6 +354,17 @@ static int collect_clients(struct obd_stat *st, const struct obd_segment *seg, u
 
 /* -------------------------------------------------------------------------------------------------------------------------- */
 
+static void collect_disk(struct obd_stat *st, const struct obd_table_disk *t)
+{
+	unsigned int state = obd_word_state(obd_load_acquire(&t->word)); /* edge: disk-epoch */
+	st->disk = (struct obd_stat_disk){.state = state <= OBD_DISK_READ_ONLY ? (enum obd_disk_state)state : OBD_DISK_NONE,
+					  .err = obd_load_relaxed(&t->err),
+					  .blobs = obd_load_relaxed(&t->blobs),
+					  .used_bytes = obd_load_relaxed(&t->used_bytes),
+					  .limit_bytes = obd_load_relaxed(&t->limit_bytes),
+					  .free_bytes = obd_load_relaxed(&t->free_bytes)};
+}
+
 static int collect_table(struct obd_stat *st, const struct obd_segment *seg, uint64_t now)
 {
 	st->waiting_requests = obd_load_relaxed(&seg->table->waiting_requests);
@@ -363,6 +374,7 @@ static int collect_table(struct obd_stat *st, const struct obd_segment *seg, uin
 		st->inflight[p] = obd_load_relaxed(&seg->table->inflight[p]);
 	}
 	st->oldest_wait_ns = age(obd_load_relaxed(&seg->table->oldest_wait_ns), now);
+	collect_disk(st, &seg->table->disk);
 	return collect_frames(st, seg);
 }
 

@@ -170,6 +170,21 @@ static json_t *cache(const struct obd_stat *st)
 	return obj;
 }
 
+static bool disk_has_reason(const struct obd_stat_disk *d)
+{
+	return (d->state == OBD_DISK_OFF || d->state == OBD_DISK_READ_ONLY) && d->err > 0 && d->err < 4096;
+}
+
+static json_t *disk(const struct obd_stat_disk *d)
+{
+	json_t *obj = json_pack("{s:s, s:o, s:o, s:o, s:o}", "state", obd_stat_disk_state_name(d->state), "used_bytes",
+				num(d->used_bytes), "limit_bytes", num(d->limit_bytes), "free_bytes", num(d->free_bytes),
+				"blobs", num(d->blobs));
+	if (disk_has_reason(d))
+		put(obj, "reason", str(strerror((int)d->err)));
+	return obj;
+}
+
 static json_t *by_prio(const uint32_t *n)
 {
 	json_t *o = json_object();
@@ -241,6 +256,8 @@ static json_t *everything(const struct obd_stat *st, const struct obd_stat_link 
 		json_pack("{s:i, s:s, s:o}", "schema", SCHEMA_VERSION, "version", OBD_VERSION, "processes", processes(link));
 	if (st->has_geometry)
 		put(obj, "cache", cache(st));
+	if (st->has_table)
+		put(obj, "disk", disk(&st->disk));
 	if (st->has_catalog) {
 		put(obj, "catalog", catalog(st));
 		put(obj, "images", images(st));

@@ -27,6 +27,18 @@ const char *obd_stat_prio_name(unsigned int prio)
 	return names[prio];
 }
 
+const char *obd_stat_disk_state_name(enum obd_disk_state state)
+{
+	static const char *const names[] = {
+		[OBD_DISK_NONE] = "none",
+		[OBD_DISK_OFF] = "off",
+		[OBD_DISK_ON] = "on",
+		[OBD_DISK_READ_ONLY] = "read-only",
+	};
+	assert((unsigned int)state < OBD_ARRAY_SIZE(names));
+	return names[state];
+}
+
 const char *obd_stat_layer_state_name(enum obd_layer_state state)
 {
 	static const char *const names[] = {

@@ -268,6 +268,18 @@ static void print_cache(FILE *out, const struct obd_stat *st)
 		fprintf(out, "  hit ratio -\n");
 }
 
+static void print_disk(FILE *out, const struct obd_stat_disk *d)
+{
+	char used[CELL_BYTES], limit[CELL_BYTES], left[CELL_BYTES];
+	bool trouble = d->state == OBD_DISK_OFF || d->state == OBD_DISK_READ_ONLY;
+	if (d->state == OBD_DISK_NONE)
+		return;
+	fprintf(out, "\ndisk cache (%s%s%s)\n", obd_stat_disk_state_name(d->state), trouble ? ": " : "",
+		trouble ? strerror((int)(d->err & 0xfff)) : "");
+	fprintf(out, "  %s of %s in %" PRIu32 " blobs, %s free on its disk\n", bytes_text(d->used_bytes, used),
+		bytes_text(d->limit_bytes, limit), d->blobs, bytes_text(d->free_bytes, left));
+}
+
 static void print_in_flight(FILE *out, const struct obd_stat *st)
 {
 	char oldest[CELL_BYTES], age[CELL_BYTES];
@@ -317,6 +329,7 @@ void obd_stat_print_tables(FILE *out, const struct obd_stat *st, const struct ob
 	}
 	if (st->has_geometry) {
 		print_cache(out, st);
+		print_disk(out, &st->disk);
 		print_registries(out, st);
 		print_in_flight(out, st);
 		print_counters(out, st);

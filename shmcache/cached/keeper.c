@@ -27,7 +27,7 @@
 #define HUNG_NS (30 * OBD_SECOND_NS)
 #define FIRST_WORD_NS (500 * OBD_MS_NS)
 #define RETRY_FIRST_NS (5 * OBD_SECOND_NS)
-#define RETRY_LAST_NS (300 * OBD_SECOND_NS)
+#define RETRY_LAST_NS (60 * OBD_SECOND_NS)
 #define CALM_NS (600 * OBD_SECOND_NS) /* the same trouble again within this time is no second warning */
 
 struct obd_keeper {
@@ -117,11 +117,12 @@ static void enter(struct cached *c, enum obd_disk_state state, int err)
 	obd_store_release(&t->word, obd_word(epoch_of(c) + 1, state)); /* edge: disk-epoch */
 }
 
-static void complain(struct cached *c, enum obd_disk_state state, int err, const char *what)
+/* told: the supervisor has said it already. */
+static void complain(struct cached *c, enum obd_disk_state state, int err, const char *what, bool told)
 {
 	struct obd_keeper *k = c->keeper;
 	uint64_t now = obd_clock_ns();
-	bool again = err == k->warned_err && now - k->warned_ns < CALM_NS;
+	bool again = told || (err == k->warned_err && now - k->warned_ns < CALM_NS);
 	obd_log(again ? OBD_LOG_INFO : OBD_LOG_WARN, "disk cache %s: %s: %s%s%s; serving goes on", k->dir,
 		state == OBD_DISK_OFF ? "off" : "nothing is added", strerror(err), what[0] ? ": " : "", what);
 	if (!again)
@@ -130,15 +131,16 @@ static void complain(struct cached *c, enum obd_disk_state state, int err, const
 }
 
 /* Trouble: the tier is off, or read-only, and is tried again later and later. */
-static void fail(struct cached *c, enum obd_disk_state state, int err, const char *what)
+static void fail(struct cached *c, enum obd_disk_state state, int err, const char *what, bool told)
 {
 	struct obd_keeper *k = c->keeper;
 	if (state_of(c) == state && obd_load_relaxed(&c->seg.table->disk.err) == (uint32_t)err) {
 		k->retry_ns = obd_min_u64(2 * k->retry_ns, RETRY_LAST_NS);
 	} else {
-		k->retry_ns = k->retry_ns ? obd_min_u64(2 * k->retry_ns, RETRY_LAST_NS) : RETRY_FIRST_NS;
+		bool known = k->retry_ns && err == k->warned_err;
+		k->retry_ns = known ? obd_min_u64(2 * k->retry_ns, RETRY_LAST_NS) : RETRY_FIRST_NS;
 		enter(c, state, err);
-		complain(c, state, err, what);
+		complain(c, state, err, what, told);
 	}
 	k->next_ns = obd_clock_ns() + k->retry_ns;
 }
@@ -167,7 +169,7 @@ static void hear_fetchers(struct cached *c)
 		int err = (int)(fault & 0xfff);
 		if (fault >> 16 != epoch_of(c) || !err || state_of(c) < OBD_DISK_ON)
 			continue;
-		fail(c, only_writing(err) ? OBD_DISK_READ_ONLY : OBD_DISK_OFF, err, "");
+		fail(c, only_writing(err) ? OBD_DISK_READ_ONLY : OBD_DISK_OFF, err, "", false);
 	}
 }
 
@@ -191,11 +193,11 @@ static void judge(struct cached *c, const struct obd_keeper_look *look, bool tri
 {
 	if (look->err) {
 		obd_count(&c->seg.table->proc, disk_errors, 1);
-		fail(c, OBD_DISK_OFF, look->err, look->what);
+		fail(c, OBD_DISK_OFF, look->err, look->what, look->told);
 	} else if (look->write_err) {
 		if (state_of(c) != OBD_DISK_READ_ONLY)
 			obd_count(&c->seg.table->proc, disk_errors, 1);
-		fail(c, OBD_DISK_READ_ONLY, look->write_err, look->what);
+		fail(c, OBD_DISK_READ_ONLY, look->write_err, look->what, false);
 	} else if (tried || state_of(c) == OBD_DISK_ON) {
 		work_again(c);
 	}
@@ -250,7 +252,7 @@ static void turn(void *arg)
 	hear_fetchers(c);
 	(void)hear_thread(c);
 	if (k->ordered_ns && now - k->ordered_ns > HUNG_NS && state_of(c) != OBD_DISK_OFF)
-		fail(c, OBD_DISK_OFF, ETIMEDOUT, "");
+		fail(c, OBD_DISK_OFF, ETIMEDOUT, "", false);
 	bool busy = state_of(c) == OBD_DISK_ON && written(c) != k->seen_written;
 	if (!k->ordered_ns && (busy || now >= k->next_ns))
 		order(c);
@@ -266,7 +268,7 @@ static void set_limits(struct cached *c, struct obd_keeper *k)
 	k->limits = (struct obd_keeper_limits){
 		.dir = k->dir, .size_bytes = (uint64_t)c->d->config->cache_size_gb << 30, .reserve_bytes = UINT64_C(1) << 30};
 	if (test && sscanf(test, "%" SCNu64 ":%" SCNu64, &k->limits.size_bytes, &k->limits.reserve_bytes) == 2)
-		obd_warn("disk cache %s: OBD_TEST_DISK: %s", k->dir, test);
+		obd_info("disk cache %s: OBD_TEST_DISK: %s", k->dir, test);
 	obd_store_relaxed(&c->seg.table->disk.limit_bytes, k->limits.size_bytes);
 }
 

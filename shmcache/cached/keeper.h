@@ -24,6 +24,7 @@ struct obd_keeper_limits {
 struct obd_keeper_look {
 	int err;       /* positive errno: the directory cannot be used */
 	int write_err; /* positive errno: nothing may be added */
+	bool told;     /* the supervisor cannot use it either, and said so */
 	char what[96]; /* says more than the errno; "": nothing */
 	uint64_t used_bytes;
 	uint64_t free_bytes;

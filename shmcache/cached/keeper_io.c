@@ -465,12 +465,15 @@ void obd_keeper_check(const struct obd_keeper_limits *limits, bool try_writing, 
 {
 	look->what[0] = '\0';
 	look->err = look->write_err = 0;
+	look->told = false;
 	int fd = open(limits->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0) {
 		look->err = errno;
+		look->told = true;
 		return;
 	}
 	look->err = check_lock(fd);
+	look->told = look->err != 0;
 	if (look->err)
 		snprintf(look->what, sizeof look->what, "this group does not hold its lock");
 	int err = !look->err && try_writing ? try_writing_to(fd) : 0;

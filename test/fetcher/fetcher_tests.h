@@ -34,6 +34,7 @@ TCase *range_cases(void);
 TCase *local_cases(void);
 TCase *http_cases(void);
 TCase *download_cases(void);
+TCase *disk_cases(void);
 TCase *auth_cases(void);
 TCase *route_cases(void);
 

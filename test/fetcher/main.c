@@ -60,6 +60,7 @@ int main(void)
 	suite_add_tcase(s, local_cases());
 	suite_add_tcase(s, http_cases());
 	suite_add_tcase(s, download_cases());
+	suite_add_tcase(s, disk_cases());
 	suite_add_tcase(s, auth_cases());
 	suite_add_tcase(s, route_cases());
 	SRunner *r = srunner_create(s);

@@ -7,6 +7,13 @@ $(eval $(call program,test/obd-blobserve,test/tools/obd-blobserve.c,common/base,
 TEST_TOOLS += $(B)/test/fakechild
 $(eval $(call program,test/fakechild,test/tools/fakechild.c,common/daemon common/config common/base,-lyaml -ljansson))
 
+# Loaded into a group by LD_PRELOAD: a disk that hangs or fails.
+TEST_TOOLS += $(B)/test/baddisk.so
+$(B)/test/baddisk.so: test/tools/baddisk.c
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O1 -Wall -Wextra -fPIC -shared -o $@ $< -ldl
+
 .PHONY: test-tools
 test-tools: $(TEST_TOOLS) ## the iSCSI client and the layer maker that tests use
 
