@@ -10,3 +10,6 @@ bench: all test-tools bench-tools ## measure cached reads and writes through tgt
 	$(Q)B=$(B) test/bench/run.sh
 bench-cold: all test-tools bench-tools ## measure reads that are not cached: round trips, readahead, fairness on a slow link
 	$(Q)B=$(B) test/bench/cold.sh
+.PHONY: bench-start
+bench-start: all test-tools ## measure what fetching ahead is worth: a recorded start, and find / on a mounted image, on a slow link
+	$(Q)B=$(B) test/bench/start.sh
