@@ -216,13 +216,16 @@ static bool may_ask(struct cached *c, uint64_t bytes, bool patient)
 /* The next range to ask for, or NULL: none, or as many are under way as may be. */
 static struct range *next_range(struct download *d)
 {
-	struct range *vacant = NULL;
+	struct range *vacant = NULL, *again = NULL;
 	for (int i = 0; i < RANGES; i++) {
-		if (d->range[i].state == RANGE_AGAIN)
-			return &d->range[i];
-		if (d->range[i].state == RANGE_NONE)
-			vacant = &d->range[i];
+		struct range *r = &d->range[i];
+		if (r->state == RANGE_AGAIN && (!again || r->start < again->start))
+			again = r;
+		if (r->state == RANGE_NONE)
+			vacant = r;
 	}
+	if (again)
+		return again;
 	if (!vacant || d->next >= d->blob_bytes)
 		return NULL;
 	vacant->start = d->next;

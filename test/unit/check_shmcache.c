@@ -12,6 +12,7 @@
 #include "common/base/util.h"
 #include "common/config/config.h"
 #include "shmcache/cached/cached.h"
+#include "shmcache/download.h"
 #include "shmcache/fetchside.h"
 #include "shmcache/reader.h"
 
@@ -885,6 +886,152 @@ START_TEST(cached_survives_hostile_areas)
 }
 END_TEST
 
+/* --- background downloads ---------------------------------------------------------------------------------------------------
+ */
+
+enum { WANT_SLOT = 3, WANT_UID = 77, WANT_BLOCK = 16384 };
+
+static void make_want(uint32_t try_cnt)
+{
+	struct obd_want *w = &seg.catalog->want[WANT_SLOT];
+	*w = (struct obd_want){.layer_slot = 0, .layer_uid = 1, .block_bytes = WANT_BLOCK, .try_cnt = try_cnt, .dir = "/d"};
+	obd_store_release(&w->word, obd_word(WANT_UID, OBD_WANT_WANTED));
+}
+
+static void download_turn(void)
+{
+	obd_jobs_poll(c);
+	obd_downloads_turn(c);
+}
+
+static void end_step(struct obd_fetchside *fs, struct obd_fetch_job *job, int err, struct obd_down_result result)
+{
+	obd_fetch_down_result(fs, job, &result);
+	obd_fetch_done(fs, job, err, err ? "why" : NULL);
+	download_turn();
+}
+
+static void next_step(struct obd_fetchside *fs, struct obd_fetch_job *job, enum obd_down_op op)
+{
+	ck_assert(obd_fetch_next(fs, job));
+	ck_assert_int_eq(job->kind, OBD_JOB_DOWNLOAD);
+	ck_assert_uint_eq(job->down.op, op);
+	ck_assert_uint_eq(job->down.want_uid, WANT_UID);
+}
+
+static unsigned int down_state(void)
+{
+	return obd_word_state(obd_load_relaxed(&seg.table->down[WANT_SLOT].word));
+}
+
+/* Through all states, with a fetcher's death and a cached's in between. */
+START_TEST(download_from_want_to_local)
+{
+	struct obd_fetchside fs, next;
+	struct obd_fetch_job job, job2;
+	struct obd_local_now local;
+	make_layer(0, 1, 3 * WANT_BLOCK);
+	make_want(2);
+	obd_fetch_attach(&fs, &seg, 0, 0);
+	ck_assert_int_eq(obd_downloads_init(c), 0);
+	obd_downloads_tick(c);
+	next_step(&fs, &job, OBD_DOWN_PREPARE);
+	end_step(&fs, &job, 0, (struct obd_down_result){.floor = WANT_BLOCK});
+	next_step(&fs, &job, OBD_DOWN_RANGE);
+	ck_assert_uint_ge(job.down.start, WANT_BLOCK);
+	obd_jobs_reaped(c, 0, 0); /* it dies with the range: the next one gets the same */
+	download_turn();
+	obd_fetch_attach(&next, &seg, 0, 1);
+	obd_downloads_tick(c);
+	next_step(&next, &job, OBD_DOWN_RANGE);
+	ck_assert_uint_ge(job.down.start, WANT_BLOCK);
+	end_step(&next, &job, 0, (struct obd_down_result){.from_registry = 1});
+	ck_assert_int_eq(down_state(), OBD_DOWN_RUNNING);
+	start_cached(); /* another cached: PREPARE again, and the range under way is nobody's */
+	ck_assert_int_eq(obd_downloads_init(c), 0);
+	ck_assert_int_eq(down_state(), OBD_DOWN_WAITING);
+	obd_downloads_tick(c);
+	while (obd_fetch_next(&next, &job2))
+		if (job2.down.op == OBD_DOWN_RANGE)
+			end_step(&next, &job2, 0, (struct obd_down_result){.from_registry = 1});
+		else
+			job = job2;
+	ck_assert_uint_eq(job.down.op, OBD_DOWN_PREPARE);
+	end_step(&next, &job, 0, (struct obd_down_result){.floor = UINT64_MAX}); /* more than there is: all */
+	next_step(&next, &job, OBD_DOWN_FINISH);
+	ck_assert_int_eq(down_state(), OBD_DOWN_VERIFYING);
+	ck_assert(!obd_local_now(&seg, 0, 1, &local));
+	end_step(&next, &job, 0, (struct obd_down_result){.dev = 4, .ino = 5, .mtime_ns = 6});
+	ck_assert_int_eq(down_state(), OBD_DOWN_LOCAL);
+	ck_assert(obd_local_now(&seg, 0, 1, &local));
+	ck_assert(local.ino == 5 && local.bytes == 3 * WANT_BLOCK && strcmp(local.dir, "/d") == 0);
+	ck_assert(!obd_local_now(&seg, 0, 2, &local));
+	obd_store_release(&seg.catalog->want[WANT_SLOT].word, obd_word(WANT_UID, OBD_WANT_FREE));
+	ck_assert(!obd_local_now(&seg, 0, 1, &local));
+	obd_downloads_tick(c);
+	ck_assert_int_eq(down_state(), OBD_DOWN_FREE);
+	ck_assert_uint_eq(obd_load_relaxed(&seg.table->local[0]), 0);
+}
+END_TEST
+
+/* A registry that is away costs no try; a disk that is full does. */
+START_TEST(download_tries)
+{
+	struct obd_fetchside fs;
+	struct obd_fetch_job job;
+	struct obd_down *row = &seg.table->down[WANT_SLOT];
+	make_layer(0, 1, 3 * WANT_BLOCK);
+	make_want(2);
+	obd_fetch_attach(&fs, &seg, 0, 0);
+	ck_assert_int_eq(obd_downloads_init(c), 0);
+	static const struct {
+		int err;
+		enum obd_down_fault fault;
+		uint32_t tries;
+		enum obd_down_state state;
+	} steps[] = {{EAGAIN, OBD_DOWN_FAULT_SOURCE, 0, OBD_DOWN_WAITING},
+		     {EBUSY, OBD_DOWN_FAULT_BUSY, 0, OBD_DOWN_WAITING},
+		     {ENOSPC, OBD_DOWN_FAULT_DISK, 1, OBD_DOWN_WAITING},
+		     {EACCES, OBD_DOWN_FAULT_SOURCE, 2, OBD_DOWN_FAILED}};
+	for (size_t i = 0; i < OBD_ARRAY_SIZE(steps); i++) {
+		obd_downloads_tick(c);
+		next_step(&fs, &job, OBD_DOWN_PREPARE);
+		end_step(&fs, &job, steps[i].err, (struct obd_down_result){.fault = steps[i].fault});
+		ck_assert_uint_eq(obd_load_relaxed(&row->tries), steps[i].tries);
+		ck_assert_int_eq(down_state(), steps[i].state);
+		ck_assert(i == 3 || obd_load_relaxed(&row->next_ns) > obd_clock_ns());
+		ck_assert_str_eq(row->reason, "why");
+		obd_store_relaxed(&row->next_ns, 0);
+	}
+	obd_downloads_tick(c);
+	ck_assert(!obd_fetch_next(&fs, &job));
+}
+END_TEST
+
+START_TEST(hostile_wants)
+{
+	struct obd_want_view v;
+	struct obd_want *w = &seg.catalog->want[WANT_SLOT];
+	make_want(1);
+	ck_assert_int_eq(obd_want_copy(&seg, WANT_SLOT, WANT_UID, &v), 0);
+	ck_assert_int_eq(obd_want_copy(&seg, WANT_SLOT, WANT_UID + 1, &v), -ESTALE);
+	ck_assert_int_eq(obd_want_copy(&seg, OBD_WANT_SLOTS, WANT_UID, &v), -ESTALE);
+	memset(w->dir, '/', sizeof w->dir);
+	ck_assert_int_eq(obd_want_copy(&seg, WANT_SLOT, WANT_UID, &v), 0);
+	ck_assert_uint_eq(strlen(v.dir), OBD_DIR_BYTES - 1);
+	w->dir[0] = 'd';
+	ck_assert_int_eq(obd_want_copy(&seg, WANT_SLOT, WANT_UID, &v), -EPROTO);
+	make_want(0);
+	ck_assert_int_eq(obd_want_copy(&seg, WANT_SLOT, WANT_UID, &v), -EPROTO);
+	make_want(1);
+	w->block_bytes = 1;
+	ck_assert_int_eq(obd_want_copy(&seg, WANT_SLOT, WANT_UID, &v), -EPROTO);
+	make_want(1);
+	w->layer_slot = OBD_LAYER_SLOTS;
+	ck_assert_int_eq(obd_want_copy(&seg, WANT_SLOT, WANT_UID, &v), -EPROTO);
+}
+END_TEST
+
 START_TEST(fetchside_refuses_impossible_jobs)
 {
 	static struct obd_fetchside fs;
@@ -956,6 +1103,9 @@ int main(void)
 	tcase_add_test(t, given_up_prefetch);
 	tcase_add_test(t, readahead_knows_streams);
 	tcase_add_loop_test(t, cached_survives_hostile_areas, 0, 4);
+	tcase_add_test(t, download_from_want_to_local);
+	tcase_add_test(t, download_tries);
+	tcase_add_test(t, hostile_wants);
 	tcase_add_test(t, fetchside_refuses_impossible_jobs);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
