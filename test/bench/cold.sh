@@ -132,7 +132,7 @@ random_round() {
 	fresh_group
 	cold a open >/dev/null
 	filled=$(counter fetcher fills) asked=$(counter cached requests)
-	cold a -q 32 -n 2000 -S "$1" random >"$WORK/out"
+	cold a -q 32 -n 6000 -S "$1" random >"$WORK/out"
 	filled=$(($(counter fetcher fills) - filled)) asked=$(($(counter cached requests) - asked))
 	note random_iops "$(field iops <"$WORK/out")"
 	note random_p50 "$(field p50_ms <"$WORK/out")"
