@@ -171,9 +171,10 @@ def main():
     parser.add_argument("--user", action="append", default=[], metavar="NAME:PASSWORD")
     parser.add_argument("--jwt-key")
     parser.add_argument("--jwt-cert")
+    parser.set_defaults(seed=1, tls=None, client_ca=None, sign_key="", sign_ttl=60, require_sig=False)  # blobserver.py's
     args = parser.parse_args()
     with open(args.log, "a", buffering=1, encoding="utf-8") as log:
-        server = blobserver.Server(("127.0.0.1", 0), args.root, log)
+        server = blobserver.Server(("127.0.0.1", 0), args, log)
         server.RequestHandlerClass = Handler
         server.state = State(args)
         with open(args.port_file + ".new", "w", encoding="ascii") as f:
