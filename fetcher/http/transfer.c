@@ -182,6 +182,7 @@ static size_t on_body(char *buf, size_t size, size_t n, void *arg)
 	bool more;
 	n *= size;
 	t->http->stats->bytes_fetched += n;
+	t->seen += n;
 	if (!t->judged)
 		judge(t);
 	if (t->verdict.err)
@@ -297,7 +298,7 @@ static void forget_answer(struct obd_http_transfer *t)
 	memset(&t->answer, 0, sizeof t->answer);
 	memset(&t->challenge, 0, sizeof t->challenge);
 	t->judged = t->redirect = t->refused = t->overlong = false;
-	t->skip = t->drained = 0;
+	t->skip = t->drained = t->seen = 0;
 	t->curl_error[0] = '\0';
 }
 
@@ -418,11 +419,20 @@ static void settle(struct obd_http_transfer *t, CURLcode code)
 		set_result(t, 0, false, "");
 }
 
+/* What curl had read already when we gave a body up. */
+static void count_rest(struct obd_http_transfer *t)
+{
+	curl_off_t read = 0;
+	if (curl_easy_getinfo(t->easy, CURLINFO_SIZE_DOWNLOAD_T, &read) == CURLE_OK && read > 0 && (uint64_t)read > t->seen)
+		t->http->stats->bytes_fetched += (uint64_t)read - t->seen;
+}
+
 const char *obd_http_transfer_ended(struct obd_http_transfer *t, CURLcode code)
 {
 	long connects = 0;
 	curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &connects);
 	t->http->stats->connections += (uint64_t)connects;
+	count_rest(t);
 	if (!t->judged && code == CURLE_OK)
 		judge(t);
 	if (t->redirect)

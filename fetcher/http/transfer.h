@@ -99,6 +99,7 @@ struct obd_http_transfer {
 	struct obd_http_verdict verdict;
 	uint64_t skip;	  /* body bytes still in front of the range */
 	uint64_t got;	  /* bytes handed to the sink */
+	uint64_t seen;	  /* body bytes that curl gave us in this hop */
 	uint64_t drained; /* body bytes thrown away behind the range, or of a refused answer */
 	char curl_error[CURL_ERROR_SIZE];
 	/* result */

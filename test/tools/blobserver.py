@@ -8,7 +8,7 @@
 Serves GET and HEAD of /v2/<repo>/blobs/sha256:<hex> from DIR/<hex>, HTTP/1.1 with keep-alive and ranges, on 127.0.0.1. A prefix
 that ends in an address (/p2p/http://HOST/v2/..., or the whole address as HTTP proxies get it) is taken off.
 Each finished request is one JSON line of the log: t, repo, digest, range (as asked), first, sent (body bytes that the other
-side's kernel took), status, fault, conn (a number per connection), via (the prefix), auth (was there an Authorization), agent,
+side's kernel took for sure), handed (that we gave our kernel), status, fault, conn (a number per connection), via (the prefix), auth (was there an Authorization), agent,
 cert (common name of the client's certificate).
 
 With --require-sig it is an object storage: it takes only addresses that a server with the same --sign-key has redirected to
@@ -191,6 +191,7 @@ class Handler(BaseHTTPRequestHandler):
         except (Close, OSError):
             self.close_connection = True
         finally:
+            self.handed = self.sent
             self.sent = max(0, self.sent - self.not_taken())
             self.record(asked)
         return None
@@ -216,7 +217,7 @@ class Handler(BaseHTTPRequestHandler):
     def record(self, asked):
         match = BLOB.match(self.path.split("?")[0])
         line = json.dumps({"t": round(time.time(), 4), "repo": match and match["repo"], "digest": match and match["hex"],
-                           "method": self.command, "range": asked, "first": self.first, "sent": self.sent,
+                           "method": self.command, "range": asked, "first": self.first, "sent": self.sent, "handed": self.handed,
                            "status": self.status, "fault": self.fault["kind"], "conn": self.number, "via": self.via,
                            "auth": "Authorization" in self.headers, "agent": self.headers.get("User-Agent"),
                            "cert": self.common_name()})
