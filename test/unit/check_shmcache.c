@@ -924,6 +924,8 @@ static unsigned int down_state(void)
 	return obd_word_state(obd_load_relaxed(&seg.table->down[WANT_SLOT].word));
 }
 
+static struct cached *volatile earlier; /* as if it had been killed; kept so that it is no leak */
+
 /* Through all states, with a fetcher's death and a cached's in between. */
 START_TEST(download_from_want_to_local)
 {
@@ -947,6 +949,7 @@ START_TEST(download_from_want_to_local)
 	ck_assert_uint_ge(job.down.start, WANT_BLOCK);
 	end_step(&next, &job, 0, (struct obd_down_result){.from_registry = 1});
 	ck_assert_int_eq(down_state(), OBD_DOWN_RUNNING);
+	earlier = c;
 	start_cached(); /* another cached: PREPARE again, and the range under way is nobody's */
 	ck_assert_int_eq(obd_downloads_init(c), 0);
 	ck_assert_int_eq(down_state(), OBD_DOWN_WAITING);
