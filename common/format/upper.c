@@ -54,6 +54,19 @@ static int create_file(const char *path, struct obd_err *err)
 	return fd;
 }
 
+/* A header that takes more of the file than itself hides what lies below the rest. */
+static int check_holes(int fd, struct obd_err *err)
+{
+	off_t hole = lseek(fd, 0, SEEK_HOLE);
+	if (hole < 0 || hole <= OBD_LSMT_HEADER_BYTES)
+		return 0;
+	return obd_err_set(
+		err, ENOTSUP,
+		"holes on this file system are coarser than %u bytes, or it does not tell of them: a sparse layer would hide "
+		"what lies below it (make an append-only one)",
+		OBD_LSMT_HEADER_BYTES);
+}
+
 int obd_upper_create(const char *data, const char *index, const struct obd_upper_create_opts *opts, struct obd_err *err)
 {
 	int data_fd, index_fd = -1, rc = 0;
@@ -66,6 +79,8 @@ int obd_upper_create(const char *data, const char *index, const struct obd_upper
 	}
 	if (!rc)
 		rc = obd_err_prefix(err, obd_upper_format(data_fd, index_fd, opts, err), "%s", data);
+	if (!rc && opts->sparse)
+		rc = obd_err_prefix(err, check_holes(data_fd, err), "%s", data);
 	if (rc) {
 		unlink(data);
 		if (index_fd >= 0)
@@ -115,8 +130,10 @@ static int find_granule(struct obd_upper *u, struct obd_err *err)
 		return 0;
 	if (fstat(u->data_fd, &st) < 0)
 		return obd_err_set(err, errno, "data file: %s", strerror(errno));
-	if (st.st_blksize > OBD_SECTOR_BYTES && st.st_blksize <= 1 << 20 && obd_is_pow2((uint64_t)st.st_blksize))
-		u->granule = (uint32_t)st.st_blksize;
+	u->granule = obd_upper_hole_bytes((uint64_t)st.st_blksize);
+	if (!u->granule)
+		return obd_err_set(err, ENOTSUP, "data file: blocks of %llu bytes, a sparse layer allows up to %u",
+				   (unsigned long long)st.st_blksize, OBD_UPPER_HOLE_MAX);
 	return 0;
 }
 

@@ -74,6 +74,28 @@ int obd_upper_load(struct obd_file *data, int data_fd, struct obd_file *index, s
  * state only; the state's ends hold afterwards. */
 int obd_upper_repair(int data_fd, int index_fd, struct obd_upper_state *st, struct obd_err *err);
 
+/* An index file of fewer records is left as it is. */
+#define OBD_UPPER_COMPACT_RECORDS UINT64_C(65536)
+
+/* Has the index file of this state many more records than it needs, or so many that it will be full? */
+bool obd_upper_wants_compaction(const struct obd_upper_state *st);
+
+/*
+ * Replaces the index file, which is at index_path and open at *index_fd, by one that has st's segments and nothing else. Old
+ * or new: no crash leaves anything between. 0: *index_fd and st are the new one's. Otherwise nothing has changed and the old
+ * file may be used on, unless *fatal: then something is not on stable storage that ought to be, and nobody can say what. The
+ * caller has the lock and a state that was repaired.
+ */
+int obd_upper_compact(int data_fd, int *index_fd, const char *index_path, struct obd_upper_state *st, bool *fatal,
+		      struct obd_err *err);
+
+/*
+ * How coarse the holes of a file may be at most, as its file system says: a power of two from 4096 on. They may be finer, and
+ * differ from place to place. 0: coarser than OBD_UPPER_HOLE_MAX, too coarse to be used.
+ */
+#define OBD_UPPER_HOLE_MAX (UINT32_C(16) << 20)
+uint32_t obd_upper_hole_bytes(uint64_t st_blksize);
+
 struct obd_upper_create_opts {
 	uint64_t virtual_size; /* a multiple of 512, at least 512 */
 	const char *uuid;      /* NULL: a random one */
@@ -96,6 +118,7 @@ bool obd_uuid_ok(const char *uuid);
 struct obd_upper;
 
 /* Makes the files (mode 0644 less umask) and their headers; -EEXIST when one exists, nothing is left behind on failure.
+ * -ENOTSUP: sparse, and the file system's holes are too coarse for it.
  * index NULL or "": none, sparse only. */
 int obd_upper_create(const char *data, const char *index, const struct obd_upper_create_opts *opts, struct obd_err *err);
 
@@ -131,7 +154,7 @@ uint64_t obd_upper_at(const struct obd_upper *u, uint64_t off, enum obd_upper_wh
 ssize_t obd_upper_pread(struct obd_upper *u, void *buf, size_t n, uint64_t off);
 
 /* Writes; n and off are multiples of 512, all within the device (-EINVAL, -ENOSPC). After an error the range holds old
- * or new data by sector. A sparse file's holes are as fine as its file system's blocks: there, keep off and n to
+ * or new data by sector. A sparse file's holes may be as coarse as its file system's blocks: there, keep off and n to
  * multiples of obd_upper_granule, or fill the rest with what lies below; else a reopened layer shows zeros beside n. */
 int obd_upper_pwrite(struct obd_upper *u, const void *buf, size_t n, uint64_t off);
 uint32_t obd_upper_granule(const struct obd_upper *u); /* 512 for append-only layers */

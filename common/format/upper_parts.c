@@ -64,6 +64,14 @@ int obd_uuid_make(char uuid[OBD_LSMT_UUID_BYTES])
 	return 0;
 }
 
+uint32_t obd_upper_hole_bytes(uint64_t st_blksize)
+{
+	uint32_t bytes = 4096;
+	while (bytes < st_blksize && bytes <= OBD_UPPER_HOLE_MAX)
+		bytes *= 2;
+	return bytes <= OBD_UPPER_HOLE_MAX ? bytes : 0;
+}
+
 static int check_create(const struct obd_upper_create_opts *o, bool has_index, struct obd_err *err)
 {
 	if (!o->virtual_size || o->virtual_size % OBD_SECTOR_BYTES || o->virtual_size > OBD_UPPER_SIZE_MAX)
