@@ -31,7 +31,6 @@
 
 enum {
 	BUDGET = 256,
-	UPS_OF_ONE = OBD_UP_SLOTS / 2, /* a device whose disk hangs leaves the others some */
 	GATHERED = 16,		       /* the indexer has enough to do with these while more are gathered */
 };
 
@@ -165,8 +164,8 @@ static uint64_t next_len(const struct obd_io *io, uint64_t offset)
 	return io->op == OBD_UP_WRITE ? obd_min_u64(left, OBD_UP_BUF_BYTES - offset % PAGE) : left;
 }
 
-/* Posts the next part of a write, discard or sync. False: it must wait behind an orphan. */
-static bool post_part(struct obd_io *io)
+/* Posts the next part of a write, discard or sync. */
+static void post_part(struct obd_io *io)
 {
 	struct obd_client *c = io->dev->client;
 	uint64_t offset = io->offset + io->resolved_to;
@@ -174,17 +173,14 @@ static bool post_part(struct obd_io *io)
 	if (io->op == OBD_UP_SYNC) {
 		io->resolved_to = 1;
 		post(c, u, 0, 0);
-		return true;
+		return;
 	}
 	u.offset = offset;
 	u.len = next_len(io, offset);
-	if (obd_ups_behind_orphan(io->dev, offset, u.len))
-		return false;
 	if (io->op == OBD_UP_WRITE)
 		memcpy(c->reader.own->staging[c->up_free[c->up_nfree - 1]], (const char *)io->buf + io->resolved_to, u.len);
 	io->resolved_to += u.len;
 	post(c, u, offset, io->fua ? OBD_UP_FUA : 0);
-	return true;
 }
 
 bool obd_up_post_read(struct obd_io *io, struct obd_piece *p)
@@ -199,33 +195,53 @@ bool obd_up_post_read(struct obd_io *io, struct obd_piece *p)
 	return true;
 }
 
-/* The device's next io takes a slot, and queues again if it wants more. False: the device must wait for an orphan's answer. */
+/* Must the io's next part wait for one that was given up? */
+static bool is_blocked(const struct obd_io *io)
+{
+	uint64_t offset = io->offset + io->resolved_to;
+	if (io->op == OBD_UP_SYNC || (io->op == OBD_UP_READ && !io->behind))
+		return false;
+	return obd_ups_behind_orphan(io->dev, offset, io->op == OBD_UP_READ ? io->len : next_len(io, offset));
+}
+
+/* The first of the device's ios that may go on: what is blocked does not hold up what stands behind it. */
+static struct obd_io *next_io(struct obd_device *dev)
+{
+	OBD_LIST_FOREACH (it, &dev->up_wait) {
+		struct obd_io *io = OBD_LIST_ENTRY(it, struct obd_io, retry);
+		if (!is_blocked(io))
+			return io;
+	}
+	return NULL;
+}
+
+/* An io of the device takes a slot, and queues again if it wants more. False: all must wait for answers to orphans. */
 static bool take_turn(struct obd_device *dev)
 {
-	struct obd_io *io = OBD_LIST_ENTRY(dev->up_wait.next, struct obd_io, retry);
-	obd_list_remove(&io->retry);
-	if (io->behind && obd_ups_behind_orphan(dev, io->offset, io->len)) {
-		obd_list_push_back(&dev->up_wait, &io->retry);
+	struct obd_io *io = next_io(dev);
+	if (!io)
 		return false;
-	}
+	obd_list_remove(&io->retry);
 	if (io->behind) {
 		io->behind = false;
 		obd_io_walk(io);
-		return true;
-	}
-	if (io->op == OBD_UP_READ) {
+	} else if (io->op == OBD_UP_READ) {
 		dev->client->up_grant = true;
 		obd_io_continue(io);
 		dev->client->up_grant = false;
-		return true;
+	} else {
+		post_part(io);
+		if (obd_up_want_more(io))
+			obd_up_want(io);
 	}
-	if (!post_part(io)) {
-		obd_list_push_back(&dev->up_wait, &io->retry);
-		return false;
-	}
-	if (obd_up_want_more(io))
-		obd_up_want(io);
 	return true;
+}
+
+/* A device whose disk hangs keeps its slots. So each leaves twice as many free as it has: some are left when several hang. */
+static bool may_take(const struct obd_client *c, const struct obd_device *dev)
+{
+	uint32_t mine = c->slot_ups[dev->slot];
+	return mine == 0 || 2 * mine < c->up_nfree;
 }
 
 void obd_client_gather(struct obd_client *c, void (*fn)(void *arg), void *arg)
@@ -264,7 +280,7 @@ void obd_ups_pump(struct obd_client *c)
 		obd_list_remove(&dev->up_turn);
 		if (!dev->usable || obd_list_empty(&dev->up_wait))
 			continue; /* its ios went away, or come back when it is open again */
-		bool went_on = c->slot_ups[dev->slot] < UPS_OF_ONE && take_turn(dev);
+		bool went_on = may_take(c, dev) && take_turn(dev);
 		obd_list_remove(&dev->up_turn);
 		if (!obd_list_empty(&dev->up_wait))
 			obd_list_push_back(went_on ? &c->up_turn : &stuck, &dev->up_turn);
