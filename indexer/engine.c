@@ -4,6 +4,8 @@
  *
  *     loop --run--> todo --> worker: task->run --> done --eventfd--> loop: task->done
  *
+ * There are a few threads at first, and one more whenever there is more to do than there are idle ones.
+ *
  * If the process dies, the kernel finishes or drops what runs before anybody can take the files' lock again.
  */
 #include "indexer/engine.h"
@@ -49,11 +51,14 @@ static struct obd_ix_task *next_task(struct obd_ix_engine *e)
 {
 	struct obd_ix_task *task = NULL;
 	pthread_mutex_lock(&e->lock);
+	e->idle++;
 	while (obd_list_empty(&e->todo) && !e->stop)
 		pthread_cond_wait(&e->more, &e->lock);
+	e->idle--;
 	if (!obd_list_empty(&e->todo)) {
 		task = OBD_LIST_ENTRY(e->todo.next, struct obd_ix_task, link);
 		obd_list_remove(&task->link);
+		e->queued--;
 	}
 	pthread_mutex_unlock(&e->lock);
 	return task;
@@ -70,12 +75,28 @@ static void *worker(void *arg)
 	return NULL;
 }
 
+/* Signals are the loop's: the threads take none. */
+static int add_thread(struct obd_ix_engine *e)
+{
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int rc = pthread_create(&e->thread[e->nthreads], NULL, worker, e);
+	e->nthreads += !rc;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -rc;
+}
+
+/* On the loop's thread. */
 static void queue(struct obd_ix_engine *e, struct obd_ix_task *task)
 {
 	pthread_mutex_lock(&e->lock);
 	obd_list_push_back(&e->todo, &task->link);
+	bool more = ++e->queued > e->idle;
 	pthread_cond_signal(&e->more);
 	pthread_mutex_unlock(&e->lock);
+	if (more && e->nthreads < OBD_IX_THREADS_MAX)
+		(void)add_thread(e); /* without it the task waits for one that is there */
 }
 
 void obd_ix_engine_run(struct obd_ix_engine *e, struct obd_ix_task *task)
@@ -98,22 +119,34 @@ void obd_ix_engine_retry(struct obd_ix_engine *e, struct obd_ix_io *io)
 	queue(e, &io->task);
 }
 
-bool obd_ix_engine_io_blocks(const struct obd_ix_engine *e, const struct obd_ix_io *io)
+enum obd_ix_way obd_ix_engine_way(const struct obd_ix_engine *e, const struct obd_ix_io *io)
 {
-	return e->kind == OBD_IX_PSYNC || (e->kind == OBD_IX_LIBAIO && !obd_ix_libaio_fits(io));
+	if (e->kind == OBD_IX_POSIX_AIO)
+		return OBD_IX_WAY_LOOP;
+	return e->kind == OBD_IX_LIBAIO && obd_ix_libaio_fits(io) ? OBD_IX_WAY_SUBMIT : OBD_IX_WAY_THREAD;
+}
+
+void obd_ix_engine_expect(struct obd_ix_engine *e, struct obd_ix_io *io)
+{
+	io->engine = e;
+	io->err = 0;
+	e->running++;
+}
+
+int obd_ix_engine_submit(struct obd_ix_engine *e, struct obd_ix_io *io)
+{
+	return obd_ix_libaio_submit(e, io);
+}
+
+void obd_ix_engine_withdraw(struct obd_ix_engine *e, struct obd_ix_io *io)
+{
+	obd_ix_engine_finished(e, &io->task);
 }
 
 void obd_ix_engine_io(struct obd_ix_engine *e, struct obd_ix_io *io)
 {
-	int rc = -ENOTSUP;
-	io->engine = e;
-	io->err = 0;
-	e->running++;
-	if (e->kind == OBD_IX_LIBAIO)
-		rc = obd_ix_libaio_submit(e, io);
-	else if (e->kind == OBD_IX_POSIX_AIO)
-		rc = obd_ix_posix_submit(e, io);
-	if (rc)
+	obd_ix_engine_expect(e, io);
+	if (obd_ix_posix_submit(e, io))
 		obd_ix_engine_retry(e, io);
 }
 
@@ -170,17 +203,12 @@ static void join_all(struct obd_ix_engine *e)
 	e->nthreads = 0;
 }
 
-/* Signals are the loop's: the threads take none. */
 static int start_threads(struct obd_ix_engine *e)
 {
-	sigset_t all, old;
 	int rc = 0;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	for (; e->nthreads < OBD_IX_THREADS && !rc; e->nthreads += !rc)
-		rc = pthread_create(&e->thread[e->nthreads], NULL, worker, e);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -rc;
+	while (e->nthreads < OBD_IX_THREADS && !rc)
+		rc = add_thread(e);
+	return rc;
 }
 
 static int start_kind(struct obd_ix_engine *e)

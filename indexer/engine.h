@@ -2,8 +2,8 @@
 /*
  * How the files of writable layers are read and written without holding up the loop.
  *
- *     task   any blocking piece of work, on one of a few threads            obd_ix_engine_run
- *     io     one read or write of a data file, by the engine chosen         obd_ix_engine_io
+ *     task   any blocking piece of work, on a thread                        obd_ix_engine_run
+ *     io     one read or write of a data file, by the engine chosen         obd_ix_engine_way says how
  *
  *     ioEngine 0  psync      io is a task that calls pread or pwrite
  *              1  libaio     with O_DIRECT, for what is whole pages of the file on both sides; the rest as psync
@@ -14,8 +14,12 @@
  * can carry old bytes over new ones, and each way sees what the other wrote: the kernel writes a dirty page out before a direct
  * io and drops it afterwards.
  *
- * Everything is called on the loop's thread except run, which a worker calls. done is called by obd_ix_engine_reap, once for
- * each task or io that was accepted.
+ * A disk may hang for ever, and one that does must not hold up the others: there are as many threads as it takes (its users see
+ * to it that one disk has few of them), and nothing that may wait for a disk is called on the loop. io_submit may: for room in
+ * the device's queue, for a frozen file system, for blocks that are to be allocated.
+ *
+ * Everything is called on the loop's thread except run, which a worker calls, and what says so. done is called by
+ * obd_ix_engine_reap, once for each task or io that was accepted.
  */
 #ifndef OBD_INDEXER_ENGINE_H
 #define OBD_INDEXER_ENGINE_H
@@ -29,8 +33,9 @@
 #include "common/base/err.h"
 #include "common/base/list.h"
 
-#define OBD_IX_THREADS 16u
-#define OBD_IX_AIO_DEPTH 256
+#define OBD_IX_THREADS 16u	/* from the start */
+#define OBD_IX_THREADS_MAX 512u /* when all are busy */
+#define OBD_IX_AIO_DEPTH 1024
 #define OBD_IX_DIRECT_BYTES 4096u
 
 enum obd_ix_engine_kind { OBD_IX_PSYNC = 0, OBD_IX_LIBAIO, OBD_IX_POSIX_AIO, OBD_IX_ENGINES };
@@ -64,10 +69,12 @@ struct obd_ix_engine {
 	io_context_t aio_ctx;
 	struct obd_list aio_running; /* POSIX aio's */
 	uint32_t running;	     /* accepted, done not called yet */
-	pthread_t thread[OBD_IX_THREADS];
+	pthread_t thread[OBD_IX_THREADS_MAX];
 	uint32_t nthreads;
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t more;
+	uint32_t idle;	 /* threads that wait */
+	uint32_t queued; /* in todo */
 	struct obd_list todo;
 	struct obd_list done;
 	bool stop;
@@ -82,8 +89,21 @@ void obd_ix_engine_stop(struct obd_ix_engine *e);
 void obd_ix_engine_run(struct obd_ix_engine *e, struct obd_ix_task *task);
 void obd_ix_engine_io(struct obd_ix_engine *e, struct obd_ix_io *io);
 
-/* Would this io keep one of the threads busy? */
-bool obd_ix_engine_io_blocks(const struct obd_ix_engine *e, const struct obd_ix_io *io);
+/* How this io is to be done. */
+enum obd_ix_way {
+	OBD_IX_WAY_THREAD, /* obd_ix_io_now in a task */
+	OBD_IX_WAY_SUBMIT, /* obd_ix_engine_expect, then obd_ix_engine_submit in a task */
+	OBD_IX_WAY_LOOP,   /* obd_ix_engine_io */
+};
+enum obd_ix_way obd_ix_engine_way(const struct obd_ix_engine *e, const struct obd_ix_io *io);
+
+/* The io's done will be called. */
+void obd_ix_engine_expect(struct obd_ix_engine *e, struct obd_ix_io *io);
+
+/* On any thread. 0: the kernel has it, and done may be called before this returns. Else it does not want it: it is done by
+ * obd_ix_io_now, and withdrawn. */
+int obd_ix_engine_submit(struct obd_ix_engine *e, struct obd_ix_io *io);
+void obd_ix_engine_withdraw(struct obd_ix_engine *e, struct obd_ix_io *io);
 
 /* Calls done for all that is done; true when there was something. */
 bool obd_ix_engine_reap(struct obd_ix_engine *e);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* ioEngine 1: Linux native aio past the page cache. Without O_DIRECT io_submit would block, so the rest goes to the threads. */
+/*
+ * ioEngine 1: Linux native aio past the page cache. Without O_DIRECT io_submit would write or read at once, so the rest goes to
+ * the threads without it. It is called on a thread; io_getevents, on the loop, takes what is there and waits for nothing.
+ */
 #include <errno.h>
 #include <time.h>
 

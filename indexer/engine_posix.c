@@ -2,7 +2,7 @@
 /*
  * ioEngine 2: POSIX aio. The C library's threads do the work; each completion raises SIGIO, whose handler makes the engine's
  * descriptor readable. Signals that pile up become one: the loop looks at every io under way. An io that aio_error calls done
- * is no more touched by the library, as both hold its lock.
+ * is no more touched by the library, as both hold its lock. It has one thread at work per file, so a disk that hangs has few.
  */
 #include <errno.h>
 #include <signal.h>
@@ -11,6 +11,8 @@
 
 #include "common/base/util.h"
 #include "indexer/engine.h"
+
+#define POSIX_THREADS 256
 
 static volatile sig_atomic_t bell = -1; /* of the one engine of this process */
 
@@ -27,6 +29,8 @@ static void ring(int signal_number)
 int obd_ix_posix_start(struct obd_ix_engine *e)
 {
 	struct sigaction act = {.sa_handler = ring, .sa_flags = SA_RESTART};
+	const struct aioinit init = {.aio_threads = POSIX_THREADS, .aio_num = OBD_IX_AIO_DEPTH, .aio_idle_time = 1};
+	aio_init(&init);
 	bell = e->event_fd;
 	sigemptyset(&act.sa_mask);
 	return sigaction(SIGIO, &act, NULL) ? -errno : 0;

@@ -183,6 +183,12 @@ bool obd_indexer_client_idle(const struct obd_indexer *ix, uint32_t c)
 	return c >= OBD_MAX_CLIENTS || !ix->client[c].ups.busy;
 }
 
+bool obd_indexer_idle(const struct obd_indexer *ix)
+{
+	return !ix->engine.running && obd_list_empty(&ix->upper_work) && obd_list_empty(&ix->upper_late) &&
+	       obd_list_empty(&ix->ups_gates);
+}
+
 void obd_indexer_client_down(struct obd_indexer *ix, uint32_t c)
 {
 	if (c == 0 || c >= OBD_MAX_CLIENTS)
@@ -271,7 +277,12 @@ bool obd_indexer_poll(struct obd_indexer *ix)
 		did = true;
 		resume(ix);
 	}
+	if (ix->bounce_freed) {
+		ix->bounce_freed = false;
+		obd_ix_up_resume(ix);
+	}
 	expire(ix);
+	did |= obd_ix_uppers_work(ix);
 	did |= run_work(ix);
 	did |= obd_ix_up_start(ix);
 	did |= obd_ix_gates_open(ix);
@@ -292,7 +303,7 @@ bool obd_indexer_has_work(struct obd_indexer *ix)
 		if (ix->client[c].up &&
 		    (obd_ix_up_ring_has(ix, c) || obd_ring_has(&ix->seg->client[c]->opens, &ix->cat->client[c].opens_tail)))
 			return true;
-	if (!obd_list_empty(&ix->ups_gates) || (!obd_list_empty(&ix->ups_ready) && ix->engine.running < OBD_IX_UPS_RUNNING))
+	if (!obd_list_empty(&ix->ups_gates) || !obd_list_empty(&ix->ups_ready) || !obd_list_empty(&ix->upper_work))
 		return true;
 	return obd_ix_engine_has_done(&ix->engine) || obd_reader_has_answer(&ix->reader) || !obd_list_empty(&ix->layer_work) ||
 	       !obd_list_empty(&ix->open_work);
@@ -300,7 +311,7 @@ bool obd_indexer_has_work(struct obd_indexer *ix)
 
 uint64_t obd_indexer_deadline(const struct obd_indexer *ix)
 {
-	uint64_t due = 0;
+	uint64_t due = obd_ix_uppers_deadline(ix);
 	OBD_LIST_FOREACH (it, &ix->warming) {
 		uint64_t at = OBD_LIST_ENTRY(it, struct obd_ix_open, warming)->warm_until_ns;
 		due = due ? obd_min_u64(due, at) : at;
@@ -337,6 +348,7 @@ void obd_indexer_tick(struct obd_indexer *ix)
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)
 		if (ix->client[c].up)
 			second_look(ix, c);
+	obd_ix_uppers_tick(ix);
 	obd_ix_fetch_resume(ix);
 	obd_ix_up_resume(ix);
 }

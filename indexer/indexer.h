@@ -57,6 +57,9 @@ bool obd_indexer_client_idle(const struct obd_indexer *ix, uint32_t c);
  * the first writable device is opened). To be drained by the caller. */
 int obd_indexer_event_fd(const struct obd_indexer *ix);
 
+/* Is nothing under way, and nothing being closed? For tests. */
+bool obd_indexer_idle(const struct obd_indexer *ix);
+
 /* Does what is there to do now. True: did something, ask again. */
 bool obd_indexer_poll(struct obd_indexer *ix);
 

@@ -374,7 +374,11 @@ struct obd_indexer {
 	uint32_t prefetch_in_flight;
 	bool metadata_first;
 	struct obd_list ups_gates; /* struct obd_ix_upper by gates */
-	struct obd_list ups_ready;
+	struct obd_list ups_ready; /* uppers */
+	struct obd_list upper_work;
+	struct obd_list upper_late;
+	uint64_t bounce_bytes; /* of all requests */
+	bool bounce_freed;     /* who starved for them may go on */
 	struct obd_list ups_starved;
 	struct obd_pages pages;
 	struct obd_ix_engine engine;

@@ -482,14 +482,15 @@ static bool go_offline(struct obd_ix_open *o)
 /* 0: ready. -EINPROGRESS: waiting. Else a negative errno with a line. */
 static int step(struct obd_ix_open *o, struct obd_err *err)
 {
-	int rc = o->cfg->upper_data && !o->upper ? obd_ix_upper_open(o, err) : 0;
+	int upper = o->cfg->upper_data ? obd_ix_upper_open(o, err) : 0;
+	int rc = upper == -EINPROGRESS ? 0 : upper;
 	if (!rc)
 		rc = step_resolve(o, err);
 	if (!rc)
 		rc = step_probe(o, err);
 	if (rc)
 		return rc;
-	if (not_ready(o, true))
+	if (upper || not_ready(o, true))
 		return -EINPROGRESS;
 	bool wait_probe = o->needs_probe && !o->probed;
 	if (not_ready(o, false) || wait_probe) {

@@ -2,14 +2,17 @@
 /*
  * Writable devices (doc/architecture.md 4.9). Private to this room.
  *
- *     upper.c         files, lock, catalog entry: an upper from its open to its close, and after a restart
+ *     upper.c         an upper from its open to its close, and after a restart
+ *     upper_files.c   its files, on a thread: names, lock, repair, compaction
  *     upper_table.c   clients' request tables -> checked requests -> order among those that overlap -> answers
  *     upper_run.c     one request: data, record, map
  *     upper_batch.c   requests on their way to a thread: writes go together
  *     upper_sparse.c  what a request means for a sparse file: pieces, and what lies below a block that is written in part
  *
- *     upper     FREE -> OPENING -> LIVE -> CLOSING -> FREE        CLOSING: waits for what the engine has
- *               FREE -> ORPHAN -> LIVE | FREE                     ORPHAN: found in the catalog, its open not seen yet
+ *     upper     FREE -> OPENING -> OPENED -> LIVE -> CLOSING -> FREE
+ *               FREE -> ORPHAN -> LIVE | CLOSING                  ORPHAN: found in the catalog, its open not seen yet
+ *               OPENING, or LIVE without files: a job has them, or they are tried again later, or the map is made of them
+ *               CLOSING: waits for what the engine has; then the files, then the map
  *     request   WAITING (overlaps an older one) -> READY (for room in the engine) -> [FILLING] -> RUNNING -> answered
  */
 #ifndef OBD_INDEXER_UPPER_H
@@ -22,15 +25,15 @@
 #include "common/base/list.h"
 #include "common/config/image.h"
 #include "common/format/lsmt.h"
+#include "common/format/upper.h"
 #include "indexer/engine.h"
 #include "shmcache/layout.h"
 #include "shmcache/upmap.h"
 
-#define OBD_IX_UPS_RUNNING 128u	   /* requests the engine has at most; the rest waits */
+#define OBD_IX_UPS_RUNNING 128u	   /* requests of one device that the engine has at most; the rest waits */
 #define OBD_IX_UPPER_THREADS 4u	   /* threads one device keeps busy at most: a disk that hangs must not stop the others */
 #define OBD_IX_BATCH 32u	   /* writes that go to a thread together */
 #define OBD_IX_BATCH_BYTES 262144u /* their bytes, if they are more than one */
-#define OBD_IX_FILLS 4u		   /* ranges one request may need from below */
 
 struct obd_indexer;
 struct obd_ix_open;
@@ -39,6 +42,7 @@ struct obd_ix_image;
 enum obd_ix_upper_state {
 	OBD_IX_UPPER_FREE = 0,
 	OBD_IX_UPPER_OPENING,
+	OBD_IX_UPPER_OPENED,
 	OBD_IX_UPPER_ORPHAN,
 	OBD_IX_UPPER_LIVE,
 	OBD_IX_UPPER_CLOSING,
@@ -61,7 +65,7 @@ struct obd_ix_upper {
 	enum obd_ix_upper_state state;
 	uint32_t client;
 	uint32_t open_slot;
-	bool broken; /* after a restart its files could not be had again: every request fails */
+	bool attached; /* its files are open and the map has all of them; until then requests wait */
 	bool sparse;
 	uint64_t bytes;	  /* of the device */
 	uint64_t id;	  /* obd_ix_upper_id */
@@ -74,14 +78,41 @@ struct obd_ix_upper {
 	bool has_map;
 	uint64_t data_end; /* append-only: where the next data go. Never goes back: what fails leaves a gap */
 	struct obd_list requests;
+	struct obd_list ready; /* READY requests */
+	struct obd_list turn;  /* in the indexer's ups_ready while it has some and may run them */
 	uint32_t running;
-	_Atomic bool unsynced; /* a sync failed: what was acknowledged before it may be lost, so none succeeds any more */
 	struct obd_list gates; /* in the indexer's ups_gates: a request came, or a thread is free */
 	struct obd_list alone; /* RUNNING requests that wait for one of its threads */
 	struct obd_list joint; /* those among them that go together */
 	struct obd_ix_batch batch[OBD_IX_UPPER_THREADS];
 	uint32_t threads;
 	uint32_t joint_threads;
+	/* opening and closing */
+	struct obd_ix_open *open; /* OPENING, OPENED */
+	char *data_path;
+	char *index_path; /* NULL: none */
+	char uuid[OBD_LSMT_UUID_BYTES];
+	uint64_t dev, ino;
+	struct obd_ix_files *files; /* a job that runs */
+	struct obd_ix_task close_task;
+	bool closing_files;
+	struct obd_lsmt_seg *load; /* goes into the map, slice by slice */
+	size_t nload;
+	size_t loaded;
+	struct obd_list work; /* in the indexer's upper_work while a slice is due */
+	struct obd_list late; /* in the indexer's upper_late while it waits for retry_ns */
+	uint64_t retry_ns;
+	uint64_t backoff_ns;
+	uint64_t give_up_ns;
+	int rc; /* why it cannot be opened, with a line */
+	struct obd_err err;
+	/* syncs: one at a time, for all who wait */
+	pthread_mutex_t sync_lock; /* of what follows; never held across a system call */
+	pthread_cond_t synced;
+	uint64_t syncs_wanted;
+	uint64_t syncs_done; /* all up to this one */
+	bool syncing;
+	_Atomic bool unsynced; /* a sync failed: what was acknowledged before it may be lost, so none succeeds any more */
 
 	pthread_mutex_t record_lock; /* a thread keeps it while it writes records; the loop must never wait for it */
 	uint64_t index_end;	     /* where the next record goes */
@@ -106,6 +137,7 @@ struct obd_ix_piece {
 	uint64_t len;
 	enum obd_ix_piece_how how;
 	const void *src;
+	void *own; /* src, if it is to be freed */
 };
 
 /* Bytes of the device, as the layers below have them, wanted at dst. */
@@ -117,7 +149,7 @@ struct obd_ix_fill {
 
 struct obd_ix_up {
 	struct obd_list link;  /* in the upper's requests */
-	struct obd_list queue; /* in the indexer's ready or starved list, or in the upper's alone or joint */
+	struct obd_list queue; /* in the upper's ready, alone or joint, or in the indexer's starved list */
 	struct obd_list posts; /* FILLING: what cached was asked for */
 	struct obd_list order; /* in the upper's recorded */
 	struct obd_indexer *ix;
@@ -128,6 +160,7 @@ struct obd_ix_up {
 	enum obd_ix_up_stage stage;
 	uint32_t blockers; /* older requests that overlap */
 	uint64_t seq;
+	uint64_t posted_ns;
 	enum obd_up_op op;
 	bool fua;
 	uint64_t off;
@@ -148,10 +181,11 @@ struct obd_ix_up {
 	struct obd_ix_piece *piece;
 	size_t npieces;
 	size_t pieces_done;
-	struct obd_ix_fill fill[OBD_IX_FILLS];
-	uint32_t nfills;
+	uint32_t owners; /* the task and the io that it started, as long as they are under way */
+	struct obd_ix_fill *fill;
+	size_t nfills;
+	uint64_t bounce_bytes; /* of memory for pieces */
 	uint32_t fill_tries;
-	unsigned char *bounce[2];
 	bool written;	    /* append-only: data and record are in the files */
 	bool pending;	    /* in recorded */
 	uint64_t index_end; /* behind its record */
@@ -172,8 +206,8 @@ struct obd_ix_up_client {
 
 /* --- upper.c ------------------------------------------------------------------------------------------------------------ */
 
-/* Opens, locks and repairs the files that the open's configuration names and makes the map. 0: o->upper is set, OPENING.
- * -EINPROGRESS: this process is just closing those files; the open is queued again. Else a negative errno with a line. */
+/* Opens, locks and repairs the files that the open's configuration names and makes the map; sets o->upper. 0: it is OPENED.
+ * -EINPROGRESS: the open is queued again when there is more to say. Else a negative errno with a line. */
 int obd_ix_upper_open(struct obd_ix_open *o, struct obd_err *err);
 
 /* Puts o->upper into the catalog; o->image is set. */
@@ -182,10 +216,19 @@ void obd_ix_upper_publish(struct obd_ix_open *o);
 /* No new requests, out of the catalog; what the engine has ends first. Any state. */
 void obd_ix_upper_close(struct obd_ix_upper *u);
 
-/* A closing upper has nothing under way any more? Then it goes. */
+/* A closing upper has nothing under way any more? Then it goes on to go. */
 void obd_ix_upper_settle(struct obd_ix_upper *u);
 
-/* The upper of an open that an earlier incarnation made ready, or NULL. Opens its files again. */
+/* A slice of what is to be done with maps; true: there was something. Begins what is due. */
+bool obd_ix_uppers_work(struct obd_indexer *ix);
+
+/* Requests that have waited for their upper's files for too long end. Once a second or so. */
+void obd_ix_uppers_tick(struct obd_indexer *ix);
+
+/* When obd_ix_uppers_work has something to do though nothing happened; 0: never. */
+uint64_t obd_ix_uppers_deadline(const struct obd_indexer *ix);
+
+/* The upper of an open that an earlier incarnation made ready, or NULL. Its files are opened again for as long as it takes. */
 struct obd_ix_upper *obd_ix_upper_attach(struct obd_ix_open *o, const struct obd_reply *r);
 
 /* Reserves the map of catalog entry `slot`. 0, -ENOMEM; anything else wrong with it: -EPROTO. */
@@ -198,6 +241,40 @@ void obd_ix_upper_sweep(struct obd_indexer *ix, uint32_t c);
 void obd_ix_upper_free_all(struct obd_indexer *ix);
 
 int obd_ix_upper_init(struct obd_indexer *ix);
+
+/* --- upper_files.c ------------------------------------------------------------------------------------------------------ */
+
+/* A job of opening files. Filled in, run, and read by its owner when it is done. */
+struct obd_ix_files {
+	struct obd_ix_task task;
+	struct obd_ix_upper *upper;
+	char *data_path;
+	char *index_path;     /* NULL: none */
+	const char *note_dir; /* where failed syncs are noted; NULL: nowhere */
+	bool direct;	      /* a descriptor with O_DIRECT is wanted too */
+	/* Files that were open before: nothing but the records behind applied_bytes is wanted. */
+	bool attach;
+	bool was_sparse;
+	uint64_t was_bytes;
+	uint64_t applied_bytes;
+	uint64_t dev, ino; /* attach: what it was; then what it is, also when the lock was not to be had */
+	/* what came of it; descriptors are -1 unless rc is 0 */
+	int rc;
+	struct obd_err err;
+	int data_fd, direct_fd, index_fd;
+	uint64_t id;
+	uint32_t granule;
+	bool unsynced;
+	struct obd_upper_state st;
+};
+
+/* NULL: memory. */
+struct obd_ix_files *obd_ix_files_new(const char *data_path, const char *index_path);
+void obd_ix_files_free(struct obd_ix_files *f);
+void obd_ix_files_close(int *data_fd, int *direct_fd, int *index_fd);
+
+/* Notes that a sync failed. On any thread. */
+void obd_ix_note_unsynced(const char *dir, uint64_t dev, uint64_t ino, const char *uuid, const char *data_path);
 
 /* --- upper_table.c ------------------------------------------------------------------------------------------------------ */
 
@@ -221,6 +298,9 @@ void obd_ix_up_resume(struct obd_indexer *ix);
 /* Answers that found no room once more, and the bells. */
 bool obd_ix_up_flush(struct obd_indexer *ix);
 
+/* Its READY requests may run from now on, or again. */
+void obd_ix_up_ready(struct obd_ix_upper *u);
+
 /* Answers up with up->err, lets those start that waited for it, frees it. */
 void obd_ix_up_finish(struct obd_ix_up *up);
 
@@ -231,6 +311,9 @@ void obd_ix_up_drop(struct obd_ix_upper *u);
 
 /* Starts a READY request. It finishes now or later. */
 void obd_ix_up_run(struct obd_ix_up *up);
+
+/* Goes on with a request that was starved: of request slots, or of memory. */
+void obd_ix_up_go_on(struct obd_ix_up *up);
 
 /* A sparse request whose pieces are planned and filled goes to the engine. */
 void obd_ix_up_run_pieces(struct obd_ix_up *up);
@@ -256,7 +339,7 @@ bool obd_ix_gates_open(struct obd_indexer *ix);
 /* Sets what the request keeps others from, before it is put in order. */
 void obd_ix_sparse_widen(const struct obd_ix_upper *u, uint64_t *from, uint64_t *to);
 
-/* Sets piece, bounce and fill. 0 or a negative errno. */
+/* Sets piece and fill. 0 or a negative errno; -EBUSY: later, others have the memory. */
 int obd_ix_sparse_plan(struct obd_ix_up *up);
 
 /* Goes on filling; calls obd_ix_up_run_pieces at the end, obd_ix_up_finish on errors. */

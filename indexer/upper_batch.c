@@ -131,7 +131,6 @@ static void start(struct obd_ix_upper *u, struct obd_list *from, bool joint)
 		b++;
 	assert(b < u->batch + OBD_IX_UPPER_THREADS);
 	b->upper = u;
-	b->joint = joint;
 	while (!obd_list_empty(from)) {
 		struct obd_ix_up *up = OBD_LIST_ENTRY(from->next, struct obd_ix_up, queue);
 		if (b->n && (!joint || !joins(b, bytes, up)))
@@ -139,9 +138,12 @@ static void start(struct obd_ix_upper *u, struct obd_list *from, bool joint)
 		obd_list_remove(&up->queue);
 		bytes += up->join_bytes;
 		b->up[b->n++] = up;
+		if (up->owners == 2) /* the task starts an io, which has its own end */
+			obd_ix_engine_expect(&u->ix->engine, &up->io);
 	}
+	b->joint = joint && !b->up[0]->fua; /* others wait for a batch, but not for its sync */
 	u->threads++;
-	u->joint_threads += joint;
+	u->joint_threads += b->joint;
 	b->task.run = run_batch;
 	b->task.done = batch_done;
 	obd_ix_engine_run(&u->ix->engine, &b->task);

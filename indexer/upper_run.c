@@ -135,15 +135,41 @@ static int record_joined(struct obd_ix_up *const *up, uint32_t n)
 	return err;
 }
 
-/* The kernel tells of a failed write-back once and then takes the pages for clean. */
-static int sync_files(struct obd_ix_upper *u)
+static int sync_now(struct obd_ix_upper *u)
 {
 	if (u->unsynced)
 		return EIO;
 	if (fdatasync(u->data_fd) == 0 && (u->index_fd < 0 || fdatasync(u->index_fd) == 0))
 		return 0;
+	int err = errno;
 	u->unsynced = true;
-	return errno;
+	obd_ix_note_unsynced(u->ix->config ? u->ix->config->runtime_dir : NULL, u->dev, u->ino, u->uuid, u->data_path);
+	return err;
+}
+
+/* The kernel tells of a failed write-back once, to one of those who ask at the same time. So only one asks at a time, for all
+ * who came before it began; and if it failed, it has failed for all and for ever. */
+static int sync_files(struct obd_ix_upper *u)
+{
+	int err = 0;
+	pthread_mutex_lock(&u->sync_lock);
+	uint64_t mine = ++u->syncs_wanted;
+	while (u->syncs_done < mine) {
+		if (u->syncing) {
+			pthread_cond_wait(&u->synced, &u->sync_lock);
+			continue;
+		}
+		uint64_t all = u->syncs_wanted;
+		u->syncing = true;
+		pthread_mutex_unlock(&u->sync_lock);
+		err = sync_now(u);
+		pthread_mutex_lock(&u->sync_lock);
+		u->syncing = false;
+		u->syncs_done = all;
+		pthread_cond_broadcast(&u->synced);
+	}
+	pthread_mutex_unlock(&u->sync_lock);
+	return err ? err : u->unsynced ? EIO : 0;
 }
 
 static void run_append(struct obd_ix_task *task)
@@ -337,6 +363,8 @@ static void over(struct obd_ix_up *up)
 	struct obd_ix_upper *u = up->upper;
 	u->running--;
 	up->ix->client[up->client].ups.busy--;
+	if (u->unsynced)
+		u->ix->cat->upper[u->slot].unsynced = 1;
 	free_spares(up);
 	if (u->sparse)
 		map_pieces(up);
@@ -344,6 +372,7 @@ static void over(struct obd_ix_up *up)
 		map_append(up);
 	count(up);
 	obd_ix_up_finish(up);
+	obd_ix_up_ready(u);
 	obd_ix_upper_settle(u);
 }
 
@@ -383,9 +412,25 @@ static void data_done(struct obd_ix_up *up)
 		append_write(up);
 }
 
+/* The io may end before the task that started it has come back, or never begin. */
+static void both_done(struct obd_ix_up *up)
+{
+	if (--up->owners == 0)
+		data_done(up);
+}
+
 static void io_done(struct obd_ix_task *task)
 {
-	data_done(OBD_CONTAINER_OF(task, struct obd_ix_up, io.task));
+	both_done(OBD_CONTAINER_OF(task, struct obd_ix_up, io.task));
+}
+
+static void run_submit(struct obd_ix_task *task)
+{
+	struct obd_ix_up *up = OBD_CONTAINER_OF(task, struct obd_ix_up, task);
+	if (!obd_ix_engine_submit(&up->ix->engine, &up->io))
+		return;
+	run_io(task);
+	obd_ix_engine_withdraw(&up->ix->engine, &up->io);
 }
 
 static void start_io(struct obd_ix_up *up, bool write, const void *buf, uint64_t bytes, uint64_t at)
@@ -397,10 +442,18 @@ static void start_io(struct obd_ix_up *up, bool write, const void *buf, uint64_t
 	up->io.bytes = bytes;
 	up->io.off = at;
 	up->io.task.done = io_done;
-	if (obd_ix_engine_io_blocks(&up->ix->engine, &up->io))
-		obd_ix_gate(up, run_io, data_done, false);
-	else
+	up->owners = 1;
+	switch (obd_ix_engine_way(&up->ix->engine, &up->io)) {
+	case OBD_IX_WAY_THREAD:
+		obd_ix_gate(up, run_io, both_done, false);
+		break;
+	case OBD_IX_WAY_SUBMIT:
+		up->owners = 2;
+		obd_ix_gate(up, run_submit, both_done, false);
+		break;
+	case OBD_IX_WAY_LOOP:
 		obd_ix_engine_io(&up->ix->engine, &up->io);
+	}
 }
 
 /* --- starting ----------------------------------------------------------------------------------------------------------- */
@@ -472,18 +525,45 @@ static void run_sparse(struct obd_ix_up *up)
 {
 	int rc = obd_ix_sparse_plan(up);
 	up->stage = OBD_IX_UP_FILLING;
-	if (rc)
+	if (rc == -EBUSY)
+		obd_list_push_back(&up->ix->ups_starved, &up->queue);
+	else if (rc)
 		fail(up, rc);
 	else
 		obd_ix_sparse_fill(up);
 }
 
+void obd_ix_up_go_on(struct obd_ix_up *up)
+{
+	if (up->npieces)
+		obd_ix_sparse_fill(up);
+	else
+		run_sparse(up);
+}
+
+/* May a READ have its bytes? */
+static bool is_inside(const struct obd_ix_up *up)
+{
+	const struct obd_ix_upper *u = up->upper;
+	uint64_t end = u->sparse ? OBD_LSMT_HEADER_BYTES + u->bytes : u->data_end;
+	return up->off <= end && up->len <= end - up->off;
+}
+
+static void run_read(struct obd_ix_up *up)
+{
+	if (!is_inside(up)) {
+		obd_count(&up->ix->cat->proc, protocol_errors, 1);
+		fail(up, -EINVAL);
+		return;
+	}
+	running(up);
+	start_io(up, false, up->ix->seg->upread->buf[up->client][up->slot], up->len, up->off);
+}
+
 void obd_ix_up_run(struct obd_ix_up *up)
 {
-	struct obd_upread *to = up->ix->seg->upread;
 	if (up->op == OBD_UP_READ) {
-		running(up);
-		start_io(up, false, to->buf[up->client][up->slot], up->len, up->off);
+		run_read(up);
 	} else if (up->op == OBD_UP_SYNC) {
 		running(up);
 		obd_ix_gate(up, run_sync, over, false);
@@ -499,8 +579,11 @@ void obd_ix_up_free(struct obd_ix_up *up)
 	OBD_LIST_FOREACH_SAFE (it, &up->posts)
 		free(OBD_LIST_ENTRY(it, struct obd_ix_post, link));
 	free(up->spare);
+	for (size_t i = 0; i < up->npieces; i++)
+		free(up->piece[i].own);
+	up->ix->bounce_bytes -= up->bounce_bytes;
+	up->ix->bounce_freed |= up->bounce_bytes != 0;
 	free(up->piece);
-	free(up->bounce[0]);
-	free(up->bounce[1]);
+	free(up->fill);
 	free(up);
 }

@@ -2,13 +2,16 @@
 /*
  * Requests for sparse uppers.
  *
- * What a sparse file holds is told by its holes, and those are whole blocks of its file system. So the map of such a device
- * says of every block either NONE for all of it, and then it is a hole, or for none of it:
+ * What a sparse file holds is told by its holes, which are whole units of its file system. How large a unit is cannot be known
+ * for sure: st_blksize is taken for the most it may be, and it may be smaller, here or everywhere. So nothing is built on a
+ * unit's size but this: what the map calls NONE is a run of whole units, and a run of NONE ends at the latest where a block of
+ * u->granule bytes ends.
  *
- *     write        a block that is written in part and was a hole gets the rest of its bytes from the layers below, in the
- *                  same pwrite
+ *     write        where it begins or ends inside a run of NONE, the rest of the run, within the block, gets its bytes from the
+ *                  layers below, in the same pwrite
  *     discard      of whole blocks: a hole where nothing lies below, else zeros, because a hole would show what lies below
- *                  of a part of a block: zeros if it is mapped; if not, nothing, or the block from below with zeros in it
+ *                  of a part of a block: zeros where something is mapped; where not, nothing if nothing lies below, else the
+ *                  run of NONE from below with zeros in it
  *
  * A request keeps others from the whole blocks it touches. Bytes from below are read through the cache, block by block, in the
  * callback of cached's answer at the latest. If the process dies while filling, nothing has happened yet.
@@ -24,6 +27,7 @@
 #include "indexer/internal.h"
 
 #define BOUNCE_ALIGN 4096u
+#define BOUNCE_BYTES_MAX (UINT64_C(64) << 20) /* of all requests together, unless one alone wants more */
 
 /* --- blocks ------------------------------------------------------------------------------------------------------------- */
 
@@ -45,11 +49,40 @@ void obd_ix_sparse_widen(const struct obd_ix_upper *u, uint64_t *from, uint64_t 
 	*to = block_end(u, *to);
 }
 
+/* What the map says at byte `off`, for *run bytes of [off, end) at least. */
+static enum obd_upmap_kind kind_at(const struct obd_ix_upper *u, uint64_t off, uint64_t end, uint64_t *run)
+{
+	uint64_t moffset;
+	bool bad;
+	enum obd_upmap_kind kind = obd_upmap_lookup(u->ix->seg, &u->map.map, off / OBD_SECTOR_BYTES,
+						    (end - off) / OBD_SECTOR_BYTES, run, &moffset, &bad);
+	*run *= OBD_SECTOR_BYTES;
+	return kind;
+}
+
 static bool is_hole(const struct obd_ix_upper *u, uint64_t off)
 {
-	uint64_t run, moffset;
-	bool bad;
-	return obd_upmap_lookup(u->ix->seg, &u->map.map, off / OBD_SECTOR_BYTES, 1, &run, &moffset, &bad) == OBD_UPMAP_NONE;
+	uint64_t run;
+	return kind_at(u, off, off + OBD_SECTOR_BYTES, &run) == OBD_UPMAP_NONE;
+}
+
+/* Where the run of NONE begins that ends at `off`, within the block; `off` itself when the sector before it is none. */
+static uint64_t hole_start(const struct obd_ix_upper *u, uint64_t off)
+{
+	uint64_t from = block_start(u, off), at = from, run;
+	for (; at < off; at += run)
+		if (kind_at(u, at, off, &run) != OBD_UPMAP_NONE)
+			from = at + run;
+	return from;
+}
+
+/* Where the run of NONE ends that begins at `off`, within the block of the byte before. */
+static uint64_t hole_end(const struct obd_ix_upper *u, uint64_t off)
+{
+	uint64_t end = block_end(u, off), run;
+	while (off < end && kind_at(u, off, end, &run) == OBD_UPMAP_NONE)
+		off += run;
+	return off;
 }
 
 /* --- what lies below ---------------------------------------------------------------------------------------------------- */
@@ -76,7 +109,20 @@ static bool next_below(const struct obd_ix_upper *u, uint64_t at, uint64_t end, 
 	return *from < *to;
 }
 
+static bool nothing_below(const struct obd_ix_upper *u, uint64_t from, uint64_t to)
+{
+	uint64_t a, b;
+	struct obd_lsmt_seg seg;
+	return !next_below(u, from, to, &a, &b, &seg);
+}
+
 /* --- plans -------------------------------------------------------------------------------------------------------------- */
+
+/* Room for one more of what grows at powers of two. */
+static void *grow(void *array, size_t n, size_t bytes)
+{
+	return n & (n - 1) ? array : realloc(array, (n ? 2 * n : 1) * bytes);
+}
 
 static int add_piece(struct obd_ix_up *up, uint64_t from, uint64_t to, enum obd_ix_piece_how how, const void *src)
 {
@@ -87,67 +133,80 @@ static int add_piece(struct obd_ix_up *up, uint64_t from, uint64_t to, enum obd_
 		last->len += to - from;
 		return 0;
 	}
-	if (!(up->npieces & (up->npieces - 1))) { /* grows at powers of two */
-		struct obd_ix_piece *more = realloc(up->piece, (up->npieces ? 2 * up->npieces : 1) * sizeof(*more));
-		if (!more)
-			return -ENOMEM;
-		up->piece = more;
-	}
+	struct obd_ix_piece *more = grow(up->piece, up->npieces, sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	up->piece = more;
 	up->piece[up->npieces++] = (struct obd_ix_piece){.off = from, .len = to - from, .how = how, .src = src};
 	return 0;
 }
 
-static void add_fill(struct obd_ix_up *up, uint64_t from, uint64_t to, unsigned char *dst)
+static int add_fill(struct obd_ix_up *up, uint64_t from, uint64_t to, unsigned char *dst)
 {
 	if (from == to)
-		return;
-	assert(up->nfills < OBD_IX_FILLS);
+		return 0;
+	struct obd_ix_fill *more = grow(up->fill, up->nfills, sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	up->fill = more;
 	up->fill[up->nfills++] = (struct obd_ix_fill){.off = from, .len = to - from, .dst = dst};
+	return 0;
 }
 
-static unsigned char *bounce(struct obd_ix_up *up, uint64_t bytes)
+/* [from, to) in one pwrite: `data` (NULL: zeros) stands at [off, end), the rest is as it is below. */
+static int add_filled(struct obd_ix_up *up, uint64_t from, uint64_t off, uint64_t end, uint64_t to, const void *data)
 {
-	unsigned char **b = up->bounce[0] ? &up->bounce[1] : &up->bounce[0];
-	assert(!*b);
-	*b = aligned_alloc(BOUNCE_ALIGN, obd_align_up(bytes, BOUNCE_ALIGN));
-	if (*b)
-		memset(*b, 0, bytes);
-	return *b;
+	struct obd_indexer *ix = up->ix;
+	uint64_t bytes = obd_align_up(to - from, BOUNCE_ALIGN);
+	if (ix->bounce_bytes > up->bounce_bytes && ix->bounce_bytes + bytes > BOUNCE_BYTES_MAX)
+		return -EBUSY;
+	unsigned char *b = aligned_alloc(BOUNCE_ALIGN, bytes);
+	if (!b)
+		return -ENOMEM;
+	memset(b, 0, bytes);
+	if (data)
+		memcpy(b + (off - from), data, end - off);
+	int rc = add_piece(up, from, to, OBD_IX_COPY, b);
+	if (rc) {
+		free(b);
+		return rc;
+	}
+	up->piece[up->npieces - 1].own = b;
+	up->bounce_bytes += bytes;
+	ix->bounce_bytes += bytes;
+	rc = add_fill(up, from, off, b);
+	return rc ? rc : add_fill(up, end, to, b + (end - from));
 }
 
 static int plan_write(struct obd_ix_up *up)
 {
 	const struct obd_ix_upper *u = up->upper;
 	const unsigned char *data = up->ix->seg->client[up->client]->staging[up->slot];
-	uint64_t end = up->off + up->len, from = block_start(u, up->off), to = block_end(u, end);
-	if (from < up->off && !is_hole(u, from))
-		from = up->off;
-	if (end < to && !is_hole(u, to - OBD_SECTOR_BYTES))
-		to = end;
+	uint64_t end = up->off + up->len;
+	uint64_t from = is_hole(u, up->off) ? hole_start(u, up->off) : up->off;
+	uint64_t to = is_hole(u, end - OBD_SECTOR_BYTES) ? hole_end(u, end) : end;
 	if (from == up->off && to == end)
 		return add_piece(up, up->off, end, OBD_IX_COPY, data);
-	unsigned char *b = bounce(up, to - from);
-	if (!b)
-		return -ENOMEM;
-	memcpy(b + (up->off - from), data, up->len);
-	add_fill(up, from, up->off, b);
-	add_fill(up, end, to, b + (end - from));
-	return add_piece(up, from, to, OBD_IX_COPY, b);
+	return add_filled(up, from, up->off, end, to, data);
 }
 
 /* [from, to) is a part of one block. */
 static int plan_part(struct obd_ix_up *up, uint64_t from, uint64_t to)
 {
 	const struct obd_ix_upper *u = up->upper;
-	uint64_t start = block_start(u, from), end = block_end(u, to);
-	if (!is_hole(u, from))
-		return add_piece(up, from, to, OBD_IX_ZEROS, NULL);
-	unsigned char *b = bounce(up, end - start);
-	if (!b)
-		return -ENOMEM;
-	add_fill(up, start, from, b);
-	add_fill(up, to, end, b + (to - start));
-	return add_piece(up, start, end, OBD_IX_COPY, b);
+	uint64_t run;
+	int rc = 0;
+	for (; from < to && !rc; from += run) {
+		if (kind_at(u, from, to, &run) != OBD_UPMAP_NONE) {
+			rc = add_piece(up, from, from + run, OBD_IX_ZEROS, NULL);
+			continue;
+		}
+		uint64_t end = obd_min_u64(to, hole_end(u, from + run));
+		run = end - from;
+		if (!nothing_below(u, from, end))
+			rc = add_filled(up, hole_start(u, from), from, end, hole_end(u, end), NULL);
+	}
+	return rc;
 }
 
 /* [from, to) is whole blocks. */
@@ -184,9 +243,25 @@ static int plan_discard(struct obd_ix_up *up)
 	return rc || last == to ? rc : plan_part(up, last, to);
 }
 
+static void forget_plan(struct obd_ix_up *up)
+{
+	for (size_t i = 0; i < up->npieces; i++)
+		free(up->piece[i].own);
+	up->ix->bounce_bytes -= up->bounce_bytes;
+	up->bounce_bytes = 0;
+	up->npieces = up->nfills = 0;
+	free(up->piece);
+	free(up->fill);
+	up->piece = NULL;
+	up->fill = NULL;
+}
+
 int obd_ix_sparse_plan(struct obd_ix_up *up)
 {
-	return up->op == OBD_UP_WRITE ? plan_write(up) : plan_discard(up);
+	int rc = up->op == OBD_UP_WRITE ? plan_write(up) : plan_discard(up);
+	if (rc)
+		forget_plan(up);
+	return rc;
 }
 
 /* --- filling ------------------------------------------------------------------------------------------------------------ */
@@ -239,6 +314,7 @@ static int go_on(struct obd_ix_up *up, struct obd_ix_fill *f)
 		}
 		if (n < 0)
 			return (int)n;
+		up->fill_tries = 0;
 		f->off += (uint64_t)n;
 		f->dst += n;
 		f->len -= (uint64_t)n;
@@ -249,7 +325,7 @@ static int go_on(struct obd_ix_up *up, struct obd_ix_fill *f)
 void obd_ix_sparse_fill(struct obd_ix_up *up)
 {
 	int rc = 0;
-	for (uint32_t i = 0; i < up->nfills && !rc; i++)
+	for (size_t i = 0; i < up->nfills && !rc; i++)
 		rc = go_on(up, &up->fill[i]);
 	if (rc == -EINPROGRESS)
 		return;

@@ -87,7 +87,14 @@ static bool overlap(const struct obd_ix_up *a, const struct obd_ix_up *b)
 static void ready(struct obd_ix_up *up)
 {
 	up->stage = OBD_IX_UP_READY;
-	obd_list_push_back(&up->ix->ups_ready, &up->queue);
+	obd_list_push_back(&up->upper->ready, &up->queue);
+	obd_ix_up_ready(up->upper);
+}
+
+void obd_ix_up_ready(struct obd_ix_upper *u)
+{
+	if (u->attached && !obd_list_empty(&u->ready) && u->running < OBD_IX_UPS_RUNNING && obd_list_empty(&u->turn))
+		obd_list_push_back(&u->ix->ups_ready, &u->turn);
 }
 
 static void put_in_order(struct obd_ix_up *up)
@@ -161,14 +168,10 @@ static struct obd_ix_upper *upper_of(struct obd_indexer *ix, uint32_t c, uint32_
 	return obd_load_acquire(&area(ix, c)->open[open_slot].word) == obd_word(o->seq, OBD_OPEN_HELD) ? o->upper : NULL;
 }
 
-static uint64_t data_bytes(const struct obd_ix_upper *u)
-{
-	return u->sparse ? OBD_LSMT_HEADER_BYTES + u->bytes : u->data_end;
-}
-
+/* Where the data file ends is looked at when the request runs: it may not be open yet. */
 static bool range_is_good(const struct obd_ix_upper *u, const struct obd_ix_up *up)
 {
-	uint64_t end = up->op == OBD_UP_READ ? data_bytes(u) : u->bytes;
+	uint64_t end = up->op == OBD_UP_READ ? INT64_MAX : u->bytes;
 	if (up->op == OBD_UP_SYNC)
 		return true;
 	if (!up->len || (up->off | up->len) % OBD_SECTOR_BYTES || up->off > end || up->len > end - up->off)
@@ -186,6 +189,7 @@ static int check(struct obd_ix_up *up, const struct obd_upreq *r)
 	up->off = obd_load_relaxed(&r->offset);
 	up->len = obd_load_relaxed(&r->len);
 	up->fua = obd_load_relaxed(&r->flags) & OBD_UP_FUA;
+	up->posted_ns = obd_min_u64(obd_load_relaxed(&r->posted_ns), obd_clock_ns());
 	up->upper = upper_of(ix, up->client, obd_load_relaxed(&r->open_slot));
 	if (!up->upper)
 		return ENODEV;
@@ -200,7 +204,7 @@ static int check(struct obd_ix_up *up, const struct obd_upreq *r)
 		if (up->upper->sparse)
 			obd_ix_sparse_widen(up->upper, &up->from, &up->to);
 	}
-	return up->upper->broken ? EIO : 0;
+	return 0;
 }
 
 /* --- the tables --------------------------------------------------------------------------------------------------------- */
@@ -363,11 +367,16 @@ void obd_ix_up_client_reset(struct obd_indexer *ix, uint32_t c)
 bool obd_ix_up_start(struct obd_indexer *ix)
 {
 	bool did = false;
-	while (!obd_list_empty(&ix->ups_ready) && ix->engine.running < OBD_IX_UPS_RUNNING) {
-		struct obd_ix_up *up = OBD_LIST_ENTRY(ix->ups_ready.next, struct obd_ix_up, queue);
+	while (!obd_list_empty(&ix->ups_ready)) { /* devices take turns */
+		struct obd_ix_upper *u = OBD_LIST_ENTRY(ix->ups_ready.next, struct obd_ix_upper, turn);
+		obd_list_remove(&u->turn);
+		if (obd_list_empty(&u->ready) || u->running >= OBD_IX_UPS_RUNNING)
+			continue;
+		struct obd_ix_up *up = OBD_LIST_ENTRY(u->ready.next, struct obd_ix_up, queue);
 		obd_list_remove(&up->queue);
 		did = true;
 		obd_ix_up_run(up);
+		obd_ix_up_ready(u);
 	}
 	return did;
 }
@@ -384,6 +393,6 @@ void obd_ix_up_resume(struct obd_indexer *ix)
 	while (!obd_list_empty(&todo)) {
 		struct obd_ix_up *up = OBD_LIST_ENTRY(todo.next, struct obd_ix_up, queue);
 		obd_list_remove(&up->queue);
-		obd_ix_sparse_fill(up);
+		obd_ix_up_go_on(up);
 	}
 }

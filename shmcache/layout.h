@@ -16,7 +16,7 @@
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 8u
+#define OBD_SEG_VERSION 9u
 
 #define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
 #define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
@@ -661,9 +661,15 @@ struct obd_upper_entry {
 	uint32_t client;	/* whose device this is */
 	uint32_t open_slot;
 	uint32_t sparse;
+	uint32_t granule;  /* sparse: how coarse the file's holes may be, in bytes */
+	uint32_t unsynced; /* 1: a sync failed, none succeeds any more */
 	uint32_t reserved;
-	uint64_t dev; /* of the data file, which a restarted indexer must find again */
+	uint64_t id; /* as in the reply */
+	/* What a restarted indexer must find again. */
+	uint64_t dev; /* of the data file */
 	uint64_t ino;
+	char data_path[OBD_PATH_BYTES];
+	char index_path[OBD_PATH_BYTES]; /* "": none */
 } OBD_LINE_ALIGNED;
 
 enum obd_reply_status {

@@ -381,8 +381,43 @@ static void free_piece(void *arg, uint64_t off, uint64_t bytes)
 	w->arena.free(w->arena.arg, off, bytes);
 }
 
+/* The leaves of one node, from w->gone_leaves on. False: no more for now. */
+static bool free_leaves(struct obd_upmap_writer *w, uint64_t node, uint32_t *leaves)
+{
+	for (; w->gone_leaves < FANOUT; w->gone_leaves++) {
+		uint64_t v = obd_load_relaxed(at(w->seg, node) + w->gone_leaves);
+		if (obd_upmap_kind(v) != OBD_UPMAP_DATA)
+			continue;
+		if (*leaves == 0)
+			return false;
+		assert(inside(w->seg, child_off(v), OBD_UPMAP_NODE_BYTES));
+		int rc = walk_leaf(w, child_off(v), free_piece, w);
+		assert(rc == 0);
+		--*leaves;
+	}
+	w->gone_leaves = 0;
+	return true;
+}
+
+/* A node goes after its leaves, the root at the end: what is freed is not looked at again. */
+bool obd_upmap_destroy_some(struct obd_upmap_writer *w, uint32_t leaves)
+{
+	for (; w->gone < w->map.root_words; w->gone++) {
+		uint64_t v = obd_load_relaxed(at(w->seg, w->map.root_off) + w->gone);
+		if (obd_upmap_kind(v) != OBD_UPMAP_DATA)
+			continue;
+		assert(inside(w->seg, child_off(v), OBD_UPMAP_NODE_BYTES));
+		if (!free_leaves(w, child_off(v), &leaves))
+			return false;
+		free_piece(w, child_off(v), OBD_UPMAP_NODE_BYTES);
+	}
+	w->gone = 0;
+	free_piece(w, w->map.root_off, w->map.root_words * sizeof(word_t));
+	return true;
+}
+
 void obd_upmap_destroy(struct obd_upmap_writer *w)
 {
-	int rc = walk(w, w->map.root_off, w->map.root_words, 0, free_piece, w);
-	assert(rc == 0);
+	while (!obd_upmap_destroy_some(w, UINT32_MAX))
+		;
 }

@@ -75,6 +75,8 @@ struct obd_upmap_writer {
 	struct obd_upmap map;
 	struct obd_upmap_arena arena;
 	uint32_t generation; /* of detail records */
+	uint64_t gone;	     /* obd_upmap_destroy_some: words of the root that are done */
+	uint32_t gone_leaves;
 };
 
 /* Makes an empty map (its root). 0 or -ENOSPC. */
@@ -92,7 +94,9 @@ int obd_upmap_reserve(struct obd_upmap_writer *w, uint64_t sector, uint64_t coun
 /* From now on `count` sectors from `sector` on are ZERO, or DATA at moffset, moffset + 1, …. -ENOSPC only without a reserve. */
 int obd_upmap_set(struct obd_upmap_writer *w, uint64_t sector, uint64_t count, enum obd_upmap_kind kind, uint64_t moffset);
 
-/* Frees every piece. Only when no reader has the device open any more. */
+/* Frees every piece. Only when no reader has the device open any more. The second frees at most so many leaves with all that
+ * hangs on them, and is called again until it returns true; nothing else may be done with the map meanwhile. */
 void obd_upmap_destroy(struct obd_upmap_writer *w);
+bool obd_upmap_destroy_some(struct obd_upmap_writer *w, uint32_t leaves);
 
 #endif

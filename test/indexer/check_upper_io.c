@@ -9,13 +9,18 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/config/config.h"
 #include "common/format/lsmt.h"
 #include "common/format/upper.h"
 #include "shmcache/ring.h"
@@ -34,7 +39,7 @@ static struct fake fk;
 static bool sparse;
 static unsigned char lower[DEVICE_BYTES];
 static unsigned char shadow[DEVICE_BYTES];
-static char data_path[128], index_path[128], lower_path[128];
+static char data_path[160], index_path[160], lower_path[128];
 
 static struct {
 	bool on;
@@ -43,6 +48,29 @@ static struct {
 	int err;
 } flight[SLOTS];
 static uint32_t outstanding;
+
+/* Stand for the C library's in the whole program: disks that fail, and disks that hang. */
+static _Atomic int sync_error; /* errno of every sync */
+static _Atomic bool sync_hangs;
+static int rename_error;
+
+int fdatasync(int fd)
+{
+	while (sync_hangs)
+		usleep(1000);
+	if (!sync_error)
+		return (int)syscall(SYS_fdatasync, fd);
+	errno = sync_error;
+	return -1;
+}
+
+int rename(const char *from, const char *to)
+{
+	if (!rename_error)
+		return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+	errno = rename_error;
+	return -1;
+}
 
 static uint64_t state;
 
@@ -119,6 +147,17 @@ static struct obd_reply open_device(uint32_t slot, const char *lower_file)
 	if (fake_reply(&fk, slot, &r) == OBD_REPLY_READY)
 		fake_hold(&fk, slot);
 	return r;
+}
+
+static bool wait_reply(uint32_t slot, int turns)
+{
+	enum obd_reply_status s = OBD_REPLY_NONE;
+	for (int i = 0; i < turns && s != OBD_REPLY_READY && s != OBD_REPLY_FAILED; i++) {
+		usleep(100);
+		fake_run(&fk);
+		s = fake_reply(&fk, slot, NULL);
+	}
+	return s == OBD_REPLY_READY || s == OBD_REPLY_FAILED;
 }
 
 static struct obd_reply open_good(const char *lower_file)
@@ -366,11 +405,20 @@ static uint64_t arena_used(void)
 	return obd_load_relaxed(&fk.seg.catalog->arena_used_bytes);
 }
 
+static void quiet(void)
+{
+	fake_run(&fk);
+	for (int i = 0; i < 100000 && !obd_indexer_idle(fk.ix); i++) {
+		usleep(100);
+		fake_run(&fk);
+	}
+	ck_assert(obd_indexer_idle(fk.ix));
+}
+
 static void close_device(void)
 {
 	fake_close(&fk, OPEN);
-	for (int i = 0; i < 100; i++)
-		fake_run(&fk);
+	quiet();
 	for (uint32_t i = 0; i < OBD_UPPER_SLOTS; i++)
 		ck_assert_uint_eq(obd_word_state(obd_load_relaxed(&fk.seg.catalog->upper[i].word)), OBD_UPPER_FREE);
 }
@@ -701,6 +749,297 @@ START_TEST(golden_crash)
 }
 END_TEST
 
+/* --- holes -------------------------------------------------------------------------------------------------------------- */
+
+/* A tmpfs with huge pages has holes of 2 MiB, and says so. */
+static bool mount_huge(const char *dir, const char *options)
+{
+	struct stat st;
+	mkdir(dir, 0700);
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("tmpfs", dir, "tmpfs", 0, options) || stat(dir, &st))
+		return false;
+	return true;
+}
+
+static uint64_t block_of(const char *path)
+{
+	struct stat st;
+	ck_assert_int_eq(stat(path, &st), 0);
+	return (uint64_t)st.st_blksize;
+}
+
+static void reopen_and_verify(const char *what)
+{
+	verify(what);
+	close_device();
+	verify_files(what);
+	open_good(lower_path);
+	verify(what);
+}
+
+/* A layer whose file system says that its holes are coarser than they are, or that has some of either kind. */
+START_TEST(coarse_holes)
+{
+	const struct obd_upper_create_opts o = {.virtual_size = DEVICE_BYTES, .sparse = true};
+	struct obd_err err = {""};
+	char dir[128];
+	set_up_with(true, (uint32_t)_i, 20 + (uint64_t)_i);
+	snprintf(dir, sizeof dir, "%s/huge", fk.dir);
+	if (!mount_huge(dir, "size=64m,huge=never")) {
+		printf("skip upper_io: coarse holes: no tmpfs with huge pages can be mounted here\n");
+		fake_done(&fk);
+		return;
+	}
+	snprintf(data_path, sizeof data_path, "%s/up.data", dir);
+	make_upper(DEVICE_BYTES);
+	if (_i) {
+		open_good(lower_path);
+		random_work(60, false);
+		reopen_and_verify("after some work");
+		close_device();
+	}
+	ck_assert_int_eq(mount("tmpfs", dir, NULL, MS_REMOUNT, "size=64m,huge=always"), 0);
+	open_good(lower_path);
+	ck_assert_uint_gt(block_of(data_path), 1 << 20);
+	for (int round = 0; round < 6; round++) {
+		random_work(round % 2 ? 60 : 8, round % 2);
+		reopen_and_verify("after more");
+	}
+	close_device();
+	snprintf(data_path, sizeof data_path, "%s/new.data", dir);
+	ck_assert_int_eq(obd_upper_create(data_path, NULL, &o, &err), -ENOTSUP);
+	ck_assert_int_eq(access(data_path, F_OK), -1);
+	umount(dir);
+	fake_done(&fk);
+}
+END_TEST
+
+/* --- files that cannot be had again -------------------------------------------------------------------------------------- */
+
+static int lock_data(void)
+{
+	int fd = open(data_path, O_RDONLY);
+	ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB), 0);
+	return fd;
+}
+
+static void stop_indexer(void)
+{
+	obd_indexer_free(fk.ix);
+	fk.ix = NULL;
+}
+
+static void some_turns(void)
+{
+	for (int i = 0; i < 300; i++) {
+		fake_run(&fk);
+		collect();
+		usleep(100);
+	}
+}
+
+/* The indexer starts again while a stranger has the lock, or the files are not there, and the image config is gone for good:
+ * requests wait, and are carried out as soon as it can be. */
+START_TEST(attach_again)
+{
+	char away[200];
+	set_up_with(_i % 2, 0, 30);
+	open_good(lower_path);
+	random_work(40, false);
+	stop_indexer();
+	unlink(config(lower_path));
+	snprintf(away, sizeof away, "%s.away", data_path);
+	int fd = _i < 2 ? lock_data() : -1;
+	if (_i >= 2)
+		ck_assert_int_eq(rename(data_path, away), 0);
+	fake_start(&fk);
+	memset(area()->staging[0], 'q', 8192);
+	memset(shadow + 8192, 'q', 8192);
+	post(0, OBD_UP_WRITE, 8192, 8192, 0);
+	post(1, OBD_UP_SYNC, 0, 0, 0);
+	some_turns();
+	ck_assert_uint_eq(outstanding, 2);
+	if (fd >= 0)
+		close(fd);
+	else
+		ck_assert_int_eq(rename(away, data_path), 0);
+	drain();
+	all_good();
+	verify("when the files are back");
+	random_work(40, true);
+	verify("after more");
+	close_device();
+	verify_files("by the library");
+	fake_done(&fk);
+}
+END_TEST
+
+/* They do not wait for ever, and another file under the name is not taken. */
+START_TEST(attach_timeout)
+{
+	static struct obd_config conf;
+	char away[200];
+	set_up_with(_i % 2, 0, 31);
+	open_good(lower_path);
+	random_work(20, false);
+	stop_indexer();
+	snprintf(away, sizeof away, "%s.away", data_path);
+	ck_assert_int_eq(rename(data_path, away), 0);
+	if (_i >= 2) {
+		struct obd_err err = {""};
+		const struct obd_upper_create_opts o = {.virtual_size = DEVICE_BYTES, .sparse = sparse};
+		char other[200];
+		snprintf(other, sizeof other, "%s.other", index_path);
+		ck_assert_int_eq(obd_upper_create(data_path, sparse ? NULL : other, &o, &err), 0);
+	}
+	fake_start(&fk);
+	conf.read_timeout_sec = 1;
+	obd_indexer_set_config(fk.ix, &conf);
+	post(0, OBD_UP_WRITE, 8192, 8192, 0);
+	for (int i = 0; i < 10000 && outstanding; i++) {
+		obd_indexer_tick(fk.ix);
+		some_turns();
+	}
+	ck_assert_int_eq(flight[0].err, ETIMEDOUT);
+	ck_assert_int_eq(rename(away, data_path), 0);
+	for (int i = 0; i < 100 && one(OBD_UP_SYNC, 0, 0, 0); i++)
+		usleep(1000);
+	flight[0].err = 0;
+	random_work(20, false);
+	verify("when the files are back");
+	fake_done(&fk);
+}
+END_TEST
+
+/* --- closing ------------------------------------------------------------------------------------------------------------ */
+
+/* Another device is being closed: who finds his files locked by a stranger hears so at once; who wants the very files that are
+ * being closed gets them. */
+START_TEST(waits_for_its_own)
+{
+	set_up_with(_i, 0, 40);
+	open_good(lower_path);
+	sync_hangs = true;
+	post(0, OBD_UP_SYNC, 0, 0, 0);
+	for (int i = 0; i < 100; i++)
+		fake_run(&fk);
+	fake_close(&fk, OPEN);
+	fake_run(&fk);
+	fake_post(&fk, 5, config(lower_path));
+	ck_assert(!wait_reply(5, 300));
+	snprintf(data_path, sizeof data_path, "%s/other.data", fk.dir);
+	snprintf(index_path, sizeof index_path, "%s/other.index", fk.dir);
+	make_upper(DEVICE_BYTES);
+	int fd = lock_data();
+	fake_post(&fk, 4, config(lower_path));
+	ck_assert(wait_reply(4, 20000));
+	ck_assert_int_eq(fake_reply(&fk, 4, NULL), OBD_REPLY_FAILED);
+	ck_assert_int_eq(fake_reply(&fk, 5, NULL), OBD_REPLY_NONE);
+	sync_hangs = false;
+	ck_assert(wait_reply(5, 100000));
+	ck_assert_int_eq(fake_reply(&fk, 5, NULL), OBD_REPLY_READY);
+	close(fd);
+	fake_done(&fk);
+}
+END_TEST
+
+/* --- syncs that failed --------------------------------------------------------------------------------------------------- */
+
+static void expect_sync(int err)
+{
+	ck_assert_int_eq(one(OBD_UP_SYNC, 0, 0, 0), err);
+	flight[0].err = 0;
+}
+
+/* One failure is for good, whoever opens the layer: what was lost, nobody knows. Reading and writing go on. */
+START_TEST(failed_sync)
+{
+	static struct obd_config conf;
+	char cmd[256];
+	set_up_with(_i, 0, 50);
+	conf.read_timeout_sec = 60;
+	conf.runtime_dir = fk.dir;
+	obd_indexer_set_config(fk.ix, &conf);
+	open_good(lower_path);
+	random_work(30, false);
+	sync_error = EIO;
+	expect_sync(EIO);
+	sync_error = 0;
+	expect_sync(EIO);
+	ck_assert_int_eq(one(OBD_UP_WRITE, 0, 512, OBD_UP_FUA), EIO);
+	memcpy(shadow, area()->staging[0], 512);
+	memset(area()->staging[0], 'w', 4096);
+	memset(shadow + 4096, 'w', 4096);
+	ck_assert_int_eq(one(OBD_UP_WRITE, 4096, 4096, 0), 0);
+	verify("after a sync that failed");
+	fake_start(&fk);
+	obd_indexer_set_config(fk.ix, &conf);
+	expect_sync(EIO);
+	close_device();
+	open_good(lower_path);
+	expect_sync(EIO);
+	verify("after reopening");
+	close_device();
+	snprintf(cmd, sizeof cmd, "rm %s/unsynced.*", fk.dir);
+	ck_assert_int_eq(system(cmd), 0);
+	open_good(lower_path);
+	expect_sync(0);
+	fake_done(&fk);
+}
+END_TEST
+
+/* --- compaction ---------------------------------------------------------------------------------------------------------- */
+
+/* Makes it n records long at least, by repeating all that it says. */
+static void lengthen_index(uint64_t n)
+{
+	uint64_t bytes = file_bytes(index_path) - 4096;
+	unsigned char *all = malloc(bytes);
+	int fd = open(index_path, O_RDWR);
+	ck_assert_int_eq(pread(fd, all, bytes, 4096), (ssize_t)bytes);
+	for (uint64_t at = 4096 + bytes; at < 4096 + n * 16;
+	     at += bytes) /* the whole list: a part would undo what comes later */
+		ck_assert_int_eq(pwrite(fd, all, bytes, (off_t)at), (ssize_t)bytes);
+	close(fd);
+	free(all);
+}
+
+/* Long index files are written anew when they are opened; what goes wrong leaves the old one. */
+START_TEST(compaction)
+{
+	char beside[200];
+	struct stat before, after;
+	set_up_with(false, 0, 60);
+	open_good(lower_path);
+	random_work(60, false);
+	close_device();
+	lengthen_index(OBD_UPPER_COMPACT_RECORDS + 10);
+	ck_assert_int_eq(chmod(index_path, 0640), 0);
+	ck_assert_int_eq(stat(index_path, &before), 0);
+	snprintf(beside, sizeof beside, "%s.compact", index_path);
+	close(open(beside, O_CREAT | O_WRONLY, 0600)); /* a crash left it */
+	rename_error = ENOSPC;
+	open_good(lower_path);
+	verify("after a compaction that failed");
+	ck_assert_uint_eq(file_bytes(index_path), (uint64_t)before.st_size);
+	ck_assert_int_eq(access(beside, F_OK), -1);
+	close_device();
+	rename_error = 0;
+	open_good(lower_path);
+	verify("after a compaction");
+	ck_assert_int_eq(stat(index_path, &after), 0);
+	ck_assert_int_lt(after.st_size, 65536);
+	ck_assert_uint_eq(after.st_mode, before.st_mode);
+	ck_assert_int_eq(access(beside, F_OK), -1);
+	random_work(60, true);
+	verify("after more work");
+	close_device();
+	verify_files("by the library");
+	fake_done(&fk);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("upper_io");
@@ -717,6 +1056,12 @@ int main(void)
 	tcase_add_loop_test(t, client_goes, 0, 6);
 	tcase_add_loop_test(t, hostile, 0, 6);
 	tcase_add_test(t, golden_crash);
+	tcase_add_loop_test(t, coarse_holes, 0, 3);
+	tcase_add_loop_test(t, attach_again, 0, 4);
+	tcase_add_loop_test(t, attach_timeout, 0, 4);
+	tcase_add_loop_test(t, waits_for_its_own, 0, 2);
+	tcase_add_loop_test(t, failed_sync, 0, 2);
+	tcase_add_test(t, compaction);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -25,6 +26,16 @@
 
 #define DEVICE_BYTES (1u << 20)
 #define SECTOR 512u
+
+/* Stands for the C library's in the whole program: a disk that hangs. */
+static _Atomic bool sync_hangs;
+
+int fdatasync(int fd)
+{
+	while (sync_hangs)
+		usleep(1000);
+	return (int)syscall(SYS_fdatasync, fd);
+}
 
 static struct fake fk;
 static struct obd_client *client;
@@ -382,6 +393,85 @@ START_TEST(dropped)
 }
 END_TEST
 
+/* What waits for a request that was given up does not hold up the rest of the device. */
+START_TEST(not_behind_orphans)
+{
+	static struct call gone, same, other;
+	set_up();
+	sync_hangs = true;
+	started(&gone, obd_write(&prepare(&gone, 4096, 4096, 'o')->io, true));
+	for (int i = 0; i < 100; i++)
+		turn();
+	obd_io_cancel(&gone.io);
+	started(&same, obd_write(&prepare(&same, 4096, 512, 's')->io, false));
+	started(&other, obd_write(&prepare(&other, 16384, 512, 'x')->io, false));
+	ck_assert_int_eq(finish(&other), 0);
+	ck_assert(!same.done);
+	sync_hangs = false;
+	ck_assert_int_eq(finish(&same), 0);
+	expect(4096, 512, 's');
+	expect(4608, 512, 'o');
+	tear_down();
+}
+END_TEST
+
+/* --- disks that hang ---------------------------------------------------------------------------------------------------- */
+
+static struct obd_device *open_other(const char *name)
+{
+	struct obd_device *first = device, *opened;
+	snprintf(data_path, sizeof data_path, "%s/%s.data", dir, name);
+	snprintf(index_path, sizeof index_path, "%s/%s.index", dir, name);
+	snprintf(config_path, sizeof config_path, "%s/%s.config", dir, name);
+	make_upper();
+	make_config(true);
+	open_device();
+	opened = device;
+	device = first;
+	return opened;
+}
+
+/* Devices whose disks hang, one after the other, with more requests each than there are slots; others still have some. */
+START_TEST(hung_disks)
+{
+	enum { HUNG = 3, EACH = 300 };
+	static struct call call[HUNG][EACH];
+	struct obd_device *dev[HUNG], *fine;
+	char name[8];
+	set_up();
+	for (int i = 0; i < HUNG; i++) {
+		snprintf(name, sizeof name, "h%d", i);
+		dev[i] = open_other(name);
+	}
+	fine = open_other("fine");
+	struct obd_device *first = device;
+	sync_hangs = true;
+	for (int i = 0; i < HUNG; i++) {
+		device = dev[i];
+		for (int k = 0; k < EACH; k++)
+			started(&call[i][k], obd_write(&prepare(&call[i][k], (uint64_t)k * 512, 512, 'h')->io, true));
+		for (int k = 0; k < 50; k++)
+			turn();
+	}
+	device = fine;
+	for (uint64_t k = 0; k < 20; k++)
+		ck_assert_int_eq(write_now(k * 4096, 4096, 'f'), 0);
+	expect(0, 4096, 'f');
+	for (int i = 0; i < HUNG; i++)
+		for (int k = 0; k < EACH; k++)
+			ck_assert(!call[i][k].done);
+	sync_hangs = false;
+	for (int i = 0; i < HUNG; i++)
+		for (int k = 0; k < EACH; k++)
+			ck_assert_int_eq(finish(&call[i][k]), 0);
+	device = first;
+	for (int i = 0; i < HUNG; i++)
+		obd_client_close(dev[i]);
+	obd_client_close(fine);
+	tear_down();
+}
+END_TEST
+
 /* --- no room ------------------------------------------------------------------------------------------------------------ */
 
 static void limit(uint64_t bytes)
@@ -418,6 +508,8 @@ int main(void)
 	tcase_add_loop_test(t, other_upper, 0, 2);
 	tcase_add_test(t, other_lowers);
 	tcase_add_test(t, behind_orphans);
+	tcase_add_test(t, not_behind_orphans);
+	tcase_add_test(t, hung_disks);
 	tcase_add_test(t, dropped);
 	tcase_add_test(t, no_room);
 	suite_add_tcase(s, t);
