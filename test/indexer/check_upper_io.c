@@ -1040,6 +1040,216 @@ START_TEST(compaction)
 }
 END_TEST
 
+/* --- power failures ------------------------------------------------------------------------------------------------------ */
+
+#define OPS 28u
+#define BLOCK 4096u
+
+/* What was done, one at a time, and what there was after each. */
+static struct {
+	enum obd_up_op op;
+	uint64_t off, len;
+	uint64_t data_bytes, index_bytes; /* of the files, afterwards */
+	unsigned char bytes[65536];
+} done[OPS];
+static unsigned char after[OPS + 1][DEVICE_BYTES];
+
+/* Hundreds of repairs sync their files: in memory where there is some. */
+static void in_memory(char *where)
+{
+	strcpy(where, access("/dev/shm", W_OK) ? "/tmp/check_power.XXXXXX" : "/dev/shm/check_power.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(where));
+	snprintf(data_path, sizeof data_path, "%s/up.data", where);
+	snprintf(index_path, sizeof index_path, "%s/up.index", where);
+	make_upper(DEVICE_BYTES);
+}
+
+static void work_noted(uint32_t first, uint32_t last)
+{
+	for (uint32_t i = first; i < last; i++) {
+		uint64_t off, len;
+		random_range(false, &off, &len);
+		done[i].op = i % 7 == 6 ? OBD_UP_SYNC : pick(4) ? OBD_UP_WRITE : OBD_UP_DISCARD;
+		done[i].off = off;
+		done[i].len = done[i].op == OBD_UP_SYNC ? 0 : len;
+		if (done[i].op == OBD_UP_DISCARD)
+			memset(done[i].bytes, 0, sizeof done[i].bytes);
+		for (uint64_t k = 0; done[i].op == OBD_UP_WRITE && k < len; k++)
+			done[i].bytes[k] = (unsigned char)pick(256);
+		memcpy(area()->staging[0], done[i].bytes, len);
+		ck_assert_int_eq(one(done[i].op, off, done[i].len, 0), 0);
+		memcpy(shadow + off, done[i].bytes, done[i].len);
+		memcpy(after[i + 1], shadow, sizeof shadow);
+		done[i].data_bytes = file_bytes(data_path);
+		done[i].index_bytes = sparse ? 0 : file_bytes(index_path);
+	}
+}
+
+/* The first operation behind the last sync that was answered before operation i began. */
+static uint32_t behind_sync(uint32_t i)
+{
+	while (i && done[i - 1].op != OBD_UP_SYNC)
+		i--;
+	return i;
+}
+
+static struct buffer load_file(const char *path)
+{
+	struct obd_err err = {""};
+	struct obd_file *f = obd_file_open_path(path, O_RDONLY, 0, &err);
+	ck_assert_msg(f != NULL, "%s", err.msg);
+	struct buffer b = read_all(f);
+	obd_file_close(f);
+	return b;
+}
+
+static void put_file(const char *path, const unsigned char *p, uint64_t n)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(pwrite(fd, p, n, 0), (ssize_t)n);
+	close(fd);
+}
+
+/* The state that so much of the files must give: whole records whose data are there, in their order. */
+static void expect_after_cut(uint64_t data_bytes, uint64_t index_bytes)
+{
+	uint64_t record = 4096;
+	memcpy(shadow, lower, sizeof shadow);
+	for (uint32_t i = 0; i < OPS; i++) {
+		if (done[i].op == OBD_UP_SYNC)
+			continue;
+		record += 16;
+		if (record <= index_bytes && (done[i].op == OBD_UP_DISCARD || done[i].data_bytes <= data_bytes))
+			memcpy(shadow + done[i].off, done[i].bytes, done[i].len);
+	}
+}
+
+/* Everything that was synced is there, and nothing that never was. */
+static void expect_synced_or_later(uint32_t synced, const unsigned char *got)
+{
+	for (uint64_t s = 0; s < DEVICE_BYTES; s += SECTOR) {
+		uint32_t i = synced;
+		while (i <= OPS && memcmp(got + s, after[i] + s, SECTOR) != 0)
+			i++;
+		ck_assert_msg(i <= OPS, "sector %llu is neither what was synced nor what came later",
+			      (unsigned long long)(s / SECTOR));
+	}
+}
+
+static void reopen_after_cut(uint32_t synced)
+{
+	static unsigned char got[DEVICE_BYTES];
+	open_good(lower_path);
+	read_device(got, DEVICE_BYTES, lower);
+	expect_synced_or_later(synced, got);
+	if (!sparse)
+		expect_same(got, "after a cut");
+	/* A writer must not bring back what was lost. */
+	memcpy(shadow, got, sizeof shadow);
+	memset(area()->staging[0], 'z', 65536);
+	memset(shadow + 1024 * 1024 + 512, 'z', 65536);
+	ck_assert_int_eq(one(OBD_UP_WRITE, 1024 * 1024 + 512, 65536, 0), 0);
+	verify("written after a cut");
+	close_device();
+	verify_files("written after a cut");
+}
+
+/* Both files are cut anywhere behind what the last sync covered: at each record's end, and beside it. */
+START_TEST(power_append)
+{
+	static const int beside[] = {0, 7, -1};
+	char where[40], cmd[64];
+	set_up_with(false, 0, 70 + (uint64_t)_i);
+	in_memory(where);
+	memcpy(after[0], shadow, sizeof shadow);
+	open_good(lower_path);
+	work_noted(0, OPS);
+	close_device();
+	struct buffer data = load_file(data_path), index = load_file(index_path);
+	for (uint32_t i = 0; i < OPS; i++) {
+		uint32_t synced = behind_sync(i);
+		uint64_t data_min = synced ? done[synced - 1].data_bytes : 4096;
+		uint64_t index_min = synced ? done[synced - 1].index_bytes : 4096;
+		for (uint32_t k = 0; k < 3; k++) {
+			uint64_t x = done[i].index_bytes + (uint64_t)(int64_t)beside[k % 3];
+			uint64_t d = done[synced + pick(i - synced + 1)].data_bytes + (uint64_t)(int64_t)beside[pick(3)];
+			x = x < index_min ? index_min : x > done[i].index_bytes ? done[i].index_bytes : x;
+			d = d < data_min ? data_min : d > done[i].data_bytes ? done[i].data_bytes : d;
+			put_file(data_path, data.p, d);
+			put_file(index_path, index.p, x);
+			expect_after_cut(d, x);
+			reopen_after_cut(synced);
+		}
+	}
+	free(data.p);
+	free(index.p);
+	fake_done(&fk);
+	snprintf(cmd, sizeof cmd, "rm -rf %s", where);
+	ck_assert_int_eq(system(cmd), 0);
+}
+END_TEST
+
+/* Of the blocks that were changed since the last sync, each is on the disk or is not; holes too. */
+static void mix_blocks(const unsigned char *old, const bool *old_hole, const unsigned char *new, const bool *new_hole,
+		       uint64_t bytes)
+{
+	int fd = open(data_path, O_WRONLY | O_TRUNC);
+	ck_assert_int_eq(ftruncate(fd, (off_t)bytes), 0);
+	for (uint64_t b = 0; b * BLOCK < bytes; b++) {
+		bool take_old = pick(2);
+		uint64_t n = bytes - b * BLOCK < BLOCK ? bytes - b * BLOCK : BLOCK;
+		if (take_old ? old_hole[b] : new_hole[b])
+			continue;
+		ck_assert_int_eq(pwrite(fd, (take_old ? old : new) + b * BLOCK, n, (off_t)(b * BLOCK)), (ssize_t)n);
+	}
+	close(fd);
+}
+
+static void note_holes(bool *hole, uint64_t bytes)
+{
+	int fd = open(data_path, O_RDONLY);
+	for (uint64_t b = 0; b * BLOCK < bytes; b++)
+		hole[b] = lseek(fd, (off_t)(b * BLOCK), SEEK_DATA) != (off_t)(b * BLOCK);
+	close(fd);
+}
+
+START_TEST(power_sparse)
+{
+	static bool old_hole[DEVICE_BYTES / BLOCK + 3], new_hole[DEVICE_BYTES / BLOCK + 3];
+	char where[40], cmd[64];
+	set_up_with(true, 0, 80 + (uint64_t)_i);
+	in_memory(where);
+	memcpy(after[0], shadow, sizeof shadow);
+	open_good(lower_path);
+	for (uint32_t from = 0; from < OPS; from += 7) { /* the last one of seven is a sync */
+		struct buffer old = load_file(data_path);
+		note_holes(old_hole, old.n);
+		work_noted(from, from + 6);
+		close_device();
+		struct buffer new = load_file(data_path);
+		note_holes(new_hole, new.n);
+		ck_assert_uint_eq(old.n, new.n);
+		memcpy(shadow, after[from + 6], sizeof shadow);
+		for (uint32_t i = from + 7; i <= OPS; i++)
+			memcpy(after[i], shadow, sizeof shadow);
+		for (int k = 0; k < 8; k++) {
+			mix_blocks(old.p, old_hole, new.p, new_hole, new.n);
+			reopen_after_cut(from);
+		}
+		mix_blocks(new.p, new_hole, new.p, new_hole, new.n);
+		free(old.p);
+		free(new.p);
+		memcpy(shadow, after[from + 6], sizeof shadow);
+		open_good(lower_path);
+		work_noted(from + 6, from + 7);
+	}
+	fake_done(&fk);
+	snprintf(cmd, sizeof cmd, "rm -rf %s", where);
+	ck_assert_int_eq(system(cmd), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("upper_io");
@@ -1062,6 +1272,11 @@ int main(void)
 	tcase_add_loop_test(t, waits_for_its_own, 0, 2);
 	tcase_add_loop_test(t, failed_sync, 0, 2);
 	tcase_add_test(t, compaction);
+	suite_add_tcase(s, t);
+	t = tcase_create("power");
+	tcase_set_timeout(t, 300);
+	tcase_add_loop_test(t, power_append, 0, 1);
+	tcase_add_loop_test(t, power_sparse, 0, 1);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
