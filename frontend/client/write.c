@@ -31,7 +31,7 @@
 
 enum {
 	BUDGET = 256,
-	GATHERED = 16,		       /* the indexer has enough to do with these while more are gathered */
+	GATHERED = 16, /* the indexer has enough to do with these while more are gathered */
 };
 
 static struct obd_upreq *entry_of(const struct obd_client *c, uint32_t slot)
