@@ -586,7 +586,7 @@ static void disk_got(void *arg, const struct obd_disk_got *got)
 
 static bool ask_disk(struct run *run)
 {
-	if (!run->nunits || run->attempt > 0 || run->layer.distrust)
+	if (!run->nunits || run->attempt > 0 || run->layer.distrust || obd_switched_has(run->f->switched, &run->layer))
 		return false;
 	const struct obd_disk_blob blob = disk_blob(run);
 	return obd_disk_read(run->f->disk, &blob, run->unit, run->nunits, disk_got, run, &run->disk_read) == 0;

@@ -146,6 +146,13 @@ static void drop(struct obd_work_item *item)
 	free(r);
 }
 
+bool obd_switched_has(struct obd_switched *sw, const struct obd_layer_view *layer)
+{
+	struct obd_local_now file;
+	return obd_local_now(sw->seg, layer->slot, layer->uid, &file) && file.bytes == layer->blob_bytes &&
+	       !is_bad(sw, layer->uid);
+}
+
 int obd_switched_read(struct obd_switched *sw, const struct obd_layer_view *layer, uint64_t start, uint64_t end,
 		      const struct obd_source_sink *sink, void *arg)
 {

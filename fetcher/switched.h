@@ -19,6 +19,9 @@ struct obd_switched;
 /* seg and stats outlive it. NULL with errno set. */
 struct obd_switched *obd_switched_new(struct obd_loop *loop, const struct obd_segment *seg, struct obd_fetch_stats *stats);
 
+/* Would obd_switched_read ask the file now? Then it is no use to look elsewhere first. */
+bool obd_switched_has(struct obd_switched *sw, const struct obd_layer_view *layer);
+
 /* Reads bytes [start, end) of the layer's blob. 0; -ENOENT: it is not there, ask the registry; -ENOMEM. done is called only
  * after 0. */
 int obd_switched_read(struct obd_switched *sw, const struct obd_layer_view *layer, uint64_t start, uint64_t end,
