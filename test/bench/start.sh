@@ -2,8 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # What fetching ahead is worth on a link of 25 Mbit/s and 30 ms, with real mounts through user space (qemu-nbd, nbdfuse, loop):
 #
-#   1. a program's start (Debian's python3 with many modules, in a chroot on the image): as recorded, with and without its trace
-#   2. find / on an image of 5,000 files: with the file system's metadata fetched first, and without
+#   1. a start: 150 reads of 16 KiB, one after the other, all over the device: as recorded, with and without their trace
+#   2. a program's start (Debian's python3 with many modules, in a chroot on the image): the same
+#   3. find / on an image of 5,000 files: with the file system's metadata fetched first, and without
+#
+# What a trace can gain is bounded: a start without one takes its round trips and its bytes, with one its bytes. The first is mostly
+# round trips, the second half of each, since the kernel's readahead makes large reads of a program's files.
 #
 # Timed is from the launch of the LUN to the end of the command, attaching and mounting included, and for comparison the command
 # alone. Each run has a fresh group, and the machine's own page cache holds nothing of the image (other loop device, other file).
@@ -39,7 +43,7 @@ make_image() {
 		libraries /usr/bin/python3 /usr/lib/python3.*/lib-dynload/*.so
 		libraries /usr/bin/python3 /usr/lib/python3.*/lib-dynload/*.so | xargs readlink -f
 	} >"$DIR/needed"
-	{ find /usr/share/perl /usr/share/doc /etc /usr/lib/x86_64-linux-gnu /usr/bin -xdev -type f -readable -size -3M || :; } |
+	{ find /usr/lib/python3 /usr/share/perl /etc /usr/lib/x86_64-linux-gnu /usr/bin /usr/sbin -xdev -type f -readable -size -3M || :; } |
 		shuf --random-source=/usr/bin/python3 | grep -vxFf "$DIR/needed" >"$DIR/others"
 	tar -cPf - -T "$DIR/needed" 2>/dev/null | tar -xf - -C "$tree" 2>/dev/null
 	find "$tree" -type f | wc -l >"$DIR/count"
@@ -67,6 +71,9 @@ sent() { curl -sS --fail "$BLOBS/stats" | python3 -c 'import json, sys; print(js
 program() { chroot "$MOUNTED" /usr/bin/python3 -I -S -W ignore -c "import $MODULES; print('started')" | grep -qx started; }
 walk() { [ "$(find "$MOUNTED" -xdev -type f | wc -l)" -ge $((FILES - 200)) ]; }
 
+# 150 reads where the data is
+scattered() { "$ISCSI" randread -b 16K -q 1 -n 150 -S 5 -l 180M "$(url 1)" >/dev/null; }
+
 # run NAME COMMAND CONFIG: notes NAME_total and NAME_alone in ms, and NAME_mb
 run() {
 	local name=$1 command=$2 config=$3 begun mounted before ended
@@ -78,14 +85,14 @@ run() {
 	begun=$(now_ms)
 	new_lun 1 "$config" >/dev/null || die "no LUN"
 	"$ISCSI" wait-ready "$(url 1)" || die "not ready"
-	mount_lun 1 ro noload || die "it cannot be mounted: $(tail -n 1 "$WORK/mount.log")"
+	[ "$command" = scattered ] || mount_lun 1 ro noload || die "it cannot be mounted: $(tail -n 1 "$WORK/mount.log")"
 	mounted=$(now_ms)
 	$command || die "$command failed"
 	ended=$(now_ms)
 	echo "${name}_total $((ended - begun))
 ${name}_alone $((ended - mounted))
 ${name}_mb $((($(sent) - before) / 1000))" >>"$RESULTS"
-	unmount_lun || die "it cannot be unmounted"
+	[ "$command" = scattered ] || unmount_lun || die "it cannot be unmounted"
 }
 
 # show NAME UNIT TEXT DIVISOR
@@ -105,20 +112,27 @@ need_root
 can_mount_luns || die "needs /dev/fuse, loop devices, qemu-nbd and nbdfuse"
 make_image || die "the image cannot be made"
 start_server
-for name in plain traced; do
+for name in plain traced reads; do
 	python3 "$TOOLS/ocipush.py" store "$BLOB_ROOT" "$DIR/image.tar" |
 		python3 "$TOOLS/ocipush.py" write-config "$WORK/$name.json" --from - --repo-blob-url "$BLOBS/v2/bench/blobs" \
 			--result "$WORK/$name.result" || die "ocipush.py"
 done
 sed -i "s|^{|{\"recordTracePath\": \"$WORK/trace\",|" "$WORK/traced.json"
+sed -i "s|^{|{\"recordTracePath\": \"$WORK/trace2\",|" "$WORK/reads.json"
 
 export OBD_METADATA_FIRST=0
 : >"$WORK/trace"
 run recorded program "$WORK/traced.json"
 rm -f "$WORK/trace.lock"
 wait_for 20 test -e "$WORK/trace.ok" || die "there is no trace"
+: >"$WORK/trace2"
+run recorded scattered "$WORK/reads.json"
+rm -f "$WORK/trace2.lock"
+wait_for 20 test -e "$WORK/trace2.ok" || die "there is no trace"
 for ((round = 1; round <= ROUNDS; round++)); do
 	export OBD_METADATA_FIRST=0
+	run cold scattered "$WORK/plain.json"
+	run replayed scattered "$WORK/reads.json"
 	run without program "$WORK/plain.json"
 	run with program "$WORK/traced.json"
 	run unfed walk "$WORK/plain.json"
@@ -128,6 +142,14 @@ for ((round = 1; round <= ROUNDS; round++)); do
 done
 
 echo "$(cat "$DIR/what"); trace of $((($(stat -c %s "$WORK/trace") - 24) / 24)) records; $(nproc) processors; $ROUNDS rounds"
+show cold_total s "150 reads, nothing ahead: from the launch" 1000
+show replayed_total s "150 reads, their trace replayed: from the launch" 1000
+ratio cold_total replayed_total "  ratio"
+show cold_alone s "150 reads, nothing ahead: the reads alone" 1000
+show replayed_alone s "150 reads, their trace replayed: the reads alone" 1000
+ratio cold_alone replayed_alone "  ratio"
+show cold_mb MB "sent without" 1000
+show replayed_mb MB "sent with the trace" 1000
 show without_total s "start, nothing ahead: from the launch" 1000
 show with_total s "start, its trace replayed: from the launch" 1000
 ratio without_total with_total "  ratio"
