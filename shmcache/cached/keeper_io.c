@@ -384,6 +384,13 @@ static uint64_t excess(const struct obd_keeper_limits *l, const struct obd_keepe
 	return obd_max_u64(size, disk);
 }
 
+/* Is there so little room left that nothing fits in? Fetchers stay below the limit, so that it alone would never be passed: a
+ * full cache would keep what it has for ever. */
+static bool crowded(const struct obd_keeper_limits *l, const struct obd_keeper_look *look)
+{
+	return excess(l, look, false) || look->used_bytes + slack(l->size_bytes) / 4 > l->size_bytes;
+}
+
 /* Frees about `want` bytes of units. */
 static void evict(const struct obd_keeper_limits *limits, uint64_t want, struct obd_keeper_look *look)
 {
@@ -404,7 +411,7 @@ static void evict(const struct obd_keeper_limits *limits, uint64_t want, struct 
 static int make_room(const struct obd_keeper_limits *limits, struct obd_keeper_look *look)
 {
 	int err = 0;
-	for (uint32_t round = 0; round < ROUNDS && !err && excess(limits, look, false); round++) {
+	for (uint32_t round = 0; round < ROUNDS && !err && crowded(limits, look); round++) {
 		uint64_t before = look->evictions;
 		evict(limits, excess(limits, look, true), look);
 		err = measure(limits, look);
@@ -489,7 +496,7 @@ void obd_keeper_measure(const struct obd_keeper_limits *limits, struct obd_keepe
 	uint64_t evictions = look->evictions;
 	look->room_bytes = 0;
 	look->err = measure(limits, look);
-	if (!look->err && excess(limits, look, false))
+	if (!look->err && crowded(limits, look))
 		look->err = make_room(limits, look);
 	if (look->err)
 		return;
