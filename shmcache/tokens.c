@@ -99,12 +99,18 @@ static uint64_t claim_word(const struct obd_tokens_side *t, uint64_t now_ns)
 	return (now_ns / OBD_MS_NS) << 32 | (uint64_t)(t->incarnation & INCARNATION_BITS) << 8 | (t->index + 1);
 }
 
+/* Another fetcher's clock reading may be a little later than ours. */
+static uint32_t claim_age_ms(uint64_t claim, uint64_t now_ns)
+{
+	int32_t age = (int32_t)((uint32_t)(now_ns / OBD_MS_NS) - (uint32_t)(claim >> 32));
+	return age > 0 ? (uint32_t)age : 0;
+}
+
 /* Does its holder live, and still have time? */
 static bool is_claim_good(const struct obd_tokens_side *t, uint64_t claim, uint64_t now_ns)
 {
 	uint32_t index = (uint32_t)(claim & 0xff) - 1, incarnation = (uint32_t)(claim >> 8) & INCARNATION_BITS;
-	uint32_t age_ms = (uint32_t)(now_ns / OBD_MS_NS) - (uint32_t)(claim >> 32);
-	if (claim == 0 || index >= OBD_MAX_FETCHERS || age_ms > OBD_TOKEN_CLAIM_MS)
+	if (claim == 0 || index >= OBD_MAX_FETCHERS || claim_age_ms(claim, now_ns) > OBD_TOKEN_CLAIM_MS)
 		return false;
 	if (index == t->index)
 		return incarnation == (t->incarnation & INCARNATION_BITS);
@@ -211,7 +217,7 @@ static enum use use_of(const struct obd_token_slot *s, const char *key, uint64_t
 /* Claimed just now: its holder may be about to write the key that we are looking for. */
 static bool is_claim_young(uint64_t claim, uint64_t now_ns)
 {
-	return (uint32_t)(now_ns / OBD_MS_NS) - (uint32_t)(claim >> 32) <= KEY_WRITTEN_MS;
+	return claim_age_ms(claim, now_ns) <= KEY_WRITTEN_MS;
 }
 
 /* A place for a key that has none. */

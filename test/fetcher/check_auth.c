@@ -326,6 +326,8 @@ START_TEST(test_a_dead_claimer_is_taken_over)
 	atomic_store(&cached_table->fetcher[0].admitted, 3);
 	ck_assert_int_eq(obd_tokens_claim(&a, &key, now, &first), 0);
 	ck_assert_int_eq(obd_tokens_claim(&b, &key, now, &second), -EBUSY);
+	/* B read its clock just before A did: that is no reason to take A's claim for an old one. */
+	ck_assert_int_eq(obd_tokens_claim(&b, &key, now - 2 * OBD_MS_NS, &second), -EBUSY);
 	atomic_store(&cached_table->fetcher[0].admitted, 4); /* it was reaped */
 	ck_assert_int_eq(obd_tokens_claim(&b, &key, now, &second), 0);
 	publish(&a, &first, &key, "late", now, OBD_SECOND_NS); /* a zombie changes nothing */
