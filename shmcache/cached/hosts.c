@@ -103,6 +103,9 @@ struct host *obd_host(struct cached *c, const struct miss *m)
 			return &c->host[m->host_hash % OBD_HOSTS];
 		h->hash = m->host_hash;
 		memset(&h->link, 0, sizeof h->link);
+		h->down = false;
+		h->gave_up = 0;
+		h->gave_up_logged_ns = 0;
 		name_row(c, row_of(c, h), m);
 	}
 	h->used_ns = obd_clock_ns();

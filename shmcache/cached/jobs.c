@@ -547,6 +547,10 @@ static void take_back(struct cached *c, uint32_t f, uint32_t s)
 		if (m->frame != OBD_NO_FRAME)
 			obd_frame_drop(c, m->frame);
 		m->frame = OBD_NO_FRAME;
+		if (obd_list_empty(&m->waits)) { /* nobody wants it: it may be what the fetcher died of */
+			obd_miss_failed(c, m, EAGAIN);
+			continue;
+		}
 		obd_miss_queue(c, m, true);
 		obd_count(&c->seg.table->proc, retries, 1);
 	}
@@ -599,12 +603,15 @@ void obd_job_adopt(struct cached *c, uint32_t f, uint32_t s)
 	job->prio = job->kind == OBD_JOB_DOWNLOAD ? PRIO_DOWNLOAD : PRIO_READAHEAD;
 	job->adopted = true;
 	job->host = &c->host[LOCAL_HOST];
+	struct obd_layer_brief layer;
+	bool known = obd_catalog_layer_brief(&c->seg, j->layer_slot, j->layer_uid, &layer) == 0;
 	for (uint32_t i = 0; i < j->nblocks; i++) {
 		job->miss[i] = adopt_block(c, j, f, s, i);
 		job->open_blocks += job->miss[i] != NULL;
+		if (job->miss[i] && known)
+			obd_miss_place(c, job->miss[i], &layer);
 	}
-	struct obd_layer_brief layer;
-	if (obd_catalog_layer_brief(&c->seg, j->layer_slot, j->layer_uid, &layer) == 0 && !layer.local) {
+	if (known && !layer.local) {
 		const struct miss of = {.host_hash = layer.host_hash, .layer_slot = j->layer_slot, .layer_uid = j->layer_uid};
 		job->host = obd_host(c, &of);
 	}
