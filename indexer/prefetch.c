@@ -385,8 +385,13 @@ bool obd_ix_prefetch_pump(struct obd_indexer *ix)
 		before = looks;
 		OBD_LIST_FOREACH_SAFE (it, &ix->prefetches) {
 			struct obd_ix_prefetch *p = OBD_LIST_ENTRY(it, struct obd_ix_prefetch, link);
-			if (ix->prefetch_in_flight >= ix->prefetch_most || !turn(p, &looks))
+			uint32_t had = ix->prefetch_in_flight;
+			if (had >= ix->prefetch_most || !turn(p, &looks))
 				return false;
+			if (ix->prefetch_in_flight > had) { /* it has posted, so it is not over: the others first */
+				obd_list_remove(&p->link);
+				obd_list_push_back(&ix->prefetches, &p->link);
+			}
 		}
 	} while (looks > before && looks < LOOKED_PER_PUMP);
 	return looks > before;
