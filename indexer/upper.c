@@ -90,11 +90,20 @@ static void map_free(void *arg, uint64_t off, uint64_t bytes)
 
 /* --- slots -------------------------------------------------------------------------------------------------------------- */
 
+static void free_load(struct obd_ix_upper *u)
+{
+	free(u->load);
+	u->load = NULL;
+	u->nload = u->loaded = 0;
+}
+
 static void reset(struct obd_ix_upper *u)
 {
+	free_load(u);
 	free(u->data_path);
 	free(u->index_path);
 	u->data_path = u->index_path = NULL;
+	u->dev = u->ino = 0;
 	u->uid = 0;
 	u->state = OBD_IX_UPPER_FREE;
 	u->attached = false;
@@ -137,13 +146,6 @@ int obd_ix_upper_init(struct obd_indexer *ix)
 		reset(u);
 	}
 	return obd_pages_init(&ix->pages, ix->seg->geo.index_bytes, &source);
-}
-
-static void free_load(struct obd_ix_upper *u)
-{
-	free(u->load);
-	u->load = NULL;
-	u->nload = u->loaded = 0;
 }
 
 static void free_requests(struct obd_ix_upper *u)
@@ -267,8 +269,10 @@ static bool is_closing(const struct obd_ix_upper *u, uint64_t dev, uint64_t ino)
 {
 	for (uint32_t i = 0; i < OBD_UPPER_SLOTS; i++) {
 		const struct obd_ix_upper *o = &u->ix->upper[i];
-		if (o->state == OBD_IX_UPPER_CLOSING && o->dev == dev && o->ino == ino)
-			return true;
+		if (o->state != OBD_IX_UPPER_CLOSING)
+			continue;
+		if ((o->dev == dev && o->ino == ino) || (o->files && strcmp(o->data_path, u->data_path) == 0))
+			return true; /* one that is still being opened has no identity yet */
 	}
 	return false;
 }
@@ -527,7 +531,7 @@ void obd_ix_upper_close(struct obd_ix_upper *u)
 static void due(struct obd_ix_upper *u)
 {
 	obd_list_remove(&u->late);
-	if (u->load || u->data_fd >= 0)
+	if (u->data_fd >= 0)
 		queue_work(u);
 	else
 		start_files(u);

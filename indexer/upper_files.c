@@ -136,12 +136,15 @@ static void note(struct obd_ix_files *f)
 	f->unsynced = true;
 }
 
-/* A repair that was cut short leaves files that the next one takes for sound, so a sync of it that failed is noted. */
+/* A repair that was cut short leaves files that the next one takes for sound: so a sync of it that failed is noted, and one
+ * that somebody was killed before is made up for here, before anything is written behind it. */
 static int repair(struct obd_ix_files *f)
 {
 	if (f->st.sparse)
 		return 0;
 	int rc = obd_upper_repair(f->data_fd, f->index_fd, &f->st, &f->err);
+	if (!rc && fdatasync(f->index_fd) < 0)
+		rc = obd_err_set(&f->err, errno, "%s: %s", f->index_path, strerror(errno));
 	if (rc)
 		note(f);
 	return rc;

@@ -324,7 +324,8 @@ static void read_answers(struct obd_indexer *ix, uint32_t c)
 	struct obd_ix_up_client *cl = &ix->client[c].ups;
 	const struct obd_ring *ring = &ix->cat->client[c].updones;
 	uint64_t head = obd_load_relaxed(&ring->head);
-	for (uint64_t i = head - obd_min_u64(head, OBD_RING_ENTRIES); i != head; i++) {
+	/* The oldest cell is left out: whoever died in a push may have put the next answer there, which nobody was told of. */
+	for (uint64_t i = head - obd_min_u64(head, OBD_RING_ENTRIES - 1); i != head; i++) {
 		uint64_t entry = obd_load_relaxed(&ring->entry[i & OBD_RING_MASK]);
 		uint32_t slot = obd_entry_slot(entry);
 		assert(slot < OBD_UP_SLOTS);

@@ -53,7 +53,12 @@ void obd_device_post(struct obd_device *dev)
 	dev->reopen_ns = 0;
 	if (dev->slot < 0)
 		dev->slot = take_slot(dev);
-	if (dev->slot < 0 || !c->mapped)
+	if (dev->slot < 0) { /* all are taken, or kept for requests that are not answered yet */
+		dev->reopen_ns = obd_clock_ns() + REOPEN_NS;
+		obd_client_arm_timer(c, 1000);
+		return;
+	}
+	if (!c->mapped)
 		return;
 	struct obd_open *e = entry_of(dev);
 	dev->seq = obd_word_seq(obd_load_relaxed(&e->word)) + 1;
