@@ -114,7 +114,7 @@ static void reset(struct obd_ix_upper *u)
 	u->open = NULL;
 	u->has_map = false;
 	u->index_torn = false;
-	u->unsynced = false;
+	u->unsynced = u->stray = false;
 	u->running = 0;
 	u->retry_ns = u->backoff_ns = u->give_up_ns = 0;
 	u->rc = 0;
@@ -244,6 +244,7 @@ static void loaded(struct obd_ix_upper *u)
 	if (u->backoff_ns)
 		obd_info("upper %s: open again", u->data_path);
 	entry_of(u)->applied_bytes = u->index_end;
+	u->stray = true; /* whoever died may have been in the middle of a write */
 	u->attached = true;
 	obd_ix_up_ready(u);
 }

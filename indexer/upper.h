@@ -112,6 +112,7 @@ struct obd_ix_upper {
 	uint64_t syncs_wanted;
 	uint64_t syncs_done; /* all up to this one */
 	bool syncing;
+	bool stray;	       /* sparse: bytes of a write that failed half way may lie where the map knows of a hole */
 	_Atomic bool unsynced; /* a sync failed: what was acknowledged before it may be lost, so none succeeds any more */
 
 	pthread_mutex_t record_lock; /* a thread keeps it while it writes records; the loop must never wait for it */

@@ -378,6 +378,8 @@ static void over(struct obd_ix_up *up)
 	if (u->unsynced)
 		u->ix->cat->upper[u->slot].unsynced = 1;
 	free_spares(up);
+	if (up->err && up->op != OBD_UP_READ)
+		u->stray = true;
 	if (u->sparse)
 		map_pieces(up);
 	else

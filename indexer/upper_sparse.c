@@ -203,7 +203,7 @@ static int plan_part(struct obd_ix_up *up, uint64_t from, uint64_t to)
 		}
 		uint64_t end = obd_min_u64(to, hole_end(u, from + run));
 		run = end - from;
-		if (!nothing_below(u, from, end))
+		if (u->stray || !nothing_below(u, from, end))
 			rc = add_filled(up, hole_start(u, from), from, end, hole_end(u, end), NULL);
 	}
 	return rc;
