@@ -248,6 +248,10 @@ static bool want_token(struct obd_auth_entry *e, struct obd_auth_ask *ask, const
 		err = obd_auth_obtain(e, key, cred, forced);
 	if (!err)
 		return false;
+	if (!ask->refusals) { /* the challenge may not have been the registry's own: what it says to nothing is what it wants */
+		e->challenge.scheme = OBD_AUTH_UNKNOWN;
+		return give_nothing(ask);
+	}
 	if (err == EACCES)
 		return deny(e, ask, e->reason[0] ? e->reason : "authentication failed at the token service");
 	return fail(ask, err, e->reason[0] ? e->reason : "the token service does not answer");
