@@ -58,13 +58,33 @@ static uint32_t checksum(const struct obd_token_slot *s)
 	return obd_crc32c_raw(crc, base + behind, offsetof(struct obd_token_slot, token) - behind + s->bytes);
 }
 
+/* The payload word by word, relaxed: one side of it may be changing under us, which the slot's word tells afterwards. */
+enum { PAYLOAD_WORDS = (sizeof(struct obd_token_slot) - PAYLOAD) / sizeof(uint64_t) };
+_Static_assert(PAYLOAD % sizeof(uint64_t) == 0 && sizeof(struct obd_token_slot) % sizeof(uint64_t) == 0, "whole words");
+
+static void load_payload(struct obd_token_slot *out, const struct obd_token_slot *s)
+{
+	const _Atomic uint64_t *from = (const void *)((const char *)s + PAYLOAD);
+	uint64_t *to = (void *)((char *)out + PAYLOAD);
+	for (size_t i = 0; i < PAYLOAD_WORDS; i++)
+		to[i] = obd_load_relaxed(&from[i]);
+}
+
+static void store_payload(struct obd_token_slot *s, const struct obd_token_slot *from)
+{
+	_Atomic uint64_t *to = (void *)((char *)s + PAYLOAD);
+	const uint64_t *words = (const void *)((const char *)from + PAYLOAD);
+	for (size_t i = 0; i < PAYLOAD_WORDS; i++)
+		obd_store_relaxed(&to[i], words[i]);
+}
+
 /* A copy of a slot that is SET and whole. The copy's word is the one that was read. */
 static bool copy_slot(const struct obd_token_slot *s, struct obd_token_slot *out)
 {
 	uint64_t word = obd_load_acquire(&s->word); /* edge: token-publish */
 	if (obd_word_state(word) != OBD_TOKEN_SET)
 		return false;
-	memcpy((char *)out + PAYLOAD, (const char *)s + PAYLOAD, sizeof *s - PAYLOAD);
+	load_payload(out, s);
 	obd_fence_acquire(); /* edge: token-begin */
 	if (obd_load_relaxed(&s->word) != word || out->bytes >= OBD_TOKEN_BYTES || checksum(out) != out->checksum)
 		return false;
@@ -87,7 +107,7 @@ static void write_slot(struct obd_token_slot *s, const struct obd_token_slot *fr
 	if (!obd_cas_acq_rel(&s->word, &word, obd_word(seq, OBD_TOKEN_WRITING)))
 		return;
 	obd_fence_release(); /* edge: token-begin. The word leaves SET before the first new byte */
-	memcpy((char *)s + PAYLOAD, (const char *)from + PAYLOAD, sizeof *s - PAYLOAD);
+	store_payload(s, from);
 	word = obd_word(seq, OBD_TOKEN_WRITING);
 	obd_cas_acq_rel(&s->word, &word, obd_word(seq, OBD_TOKEN_SET)); /* edge: token-publish */
 }
