@@ -40,7 +40,7 @@ run_file() {
 	printf '%-28s %3d ok %3d not ok %3d skipped %7.1f s\n' "$name" "$p" "$f" "$s" \
 		"$(($(($(date +%s%N) - begun)) / 100000000))e-1"
 	grep '^skip ' "$log"
-	[ "$f" = 0 ] || sed 's/^/  | /' "$log" | tail -n 200
+	[ "$f" = 0 ] || sed 's/^/  | /' "$log" | tail -n 100
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
@@ -52,7 +52,12 @@ if [ $((passed + failed + skipped)) = 0 ]; then
 	echo "no test matches: $*" >&2
 	failed=1
 fi
-if [ "$failed" = 0 ]; then rm -rf "$logs"; else echo "logs: $logs"; fi
+if [ "$failed" = 0 ]; then
+	rm -rf "$logs"
+else
+	grep -h "^not ok " "$logs"/*.log # once more, where it is seen
+	echo "logs: $logs"
+fi
 if [ "$skipped" = 0 ]; then
 	echo "$passed passed, $failed failed"
 else
