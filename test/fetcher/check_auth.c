@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Challenges, credentials, token answers, and the table of tokens among threads that are fetchers. */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/util.h"
+#include "fetcher/auth/auth.h"
 #include "fetcher/auth/base64.h"
 #include "fetcher/auth/challenge.h"
 #include "fetcher/auth/creds.h"
 #include "fetcher/auth/secret.h"
 #include "fetcher/auth/token.h"
+#include "fetcher/http/http.h"
 #include "shmcache/tokens.h"
 #include "test/fetcher/fetcher_tests.h"
 
@@ -434,6 +439,68 @@ START_TEST(test_many_fetchers)
 }
 END_TEST
 
+/* --- asks -------------------------------------------------------------------------------------------------------------------
+ */
+
+struct asker {
+	struct obd_auth_ask ask; /* first */
+	struct obd_loop *loop;
+};
+
+static void on_asked(struct obd_auth_ask *ask)
+{
+	obd_loop_stop(((struct asker *)ask)->loop, 0);
+}
+
+static void await(struct asker *a, bool there)
+{
+	if (!there)
+		ck_assert_int_eq(obd_loop_run(a->loop), 0);
+}
+
+/* A port of this machine that refuses connections as long as the socket is open. */
+static int closed_port(int *port)
+{
+	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t n = sizeof addr;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&addr, n), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&addr, &n), 0);
+	*port = ntohs(addr.sin_port);
+	return fd;
+}
+
+/* Somebody on the way answered 401 and named a token service that is not there. Whoever was told so fails, and the next
+ * request goes out as before: the registry never wanted a token. */
+START_TEST(test_a_challenge_that_leads_nowhere)
+{
+	struct obd_config config;
+	struct obd_fetch_stats stats = {0};
+	struct obd_challenge nowhere = {.scheme = OBD_AUTH_BEARER, .service = "s"};
+	const struct obd_auth_target target = {"127.0.0.1", "http://127.0.0.1/v2/r/blobs", "sha256:0"};
+	int port, fd = closed_port(&port);
+	snprintf(nowhere.realm, sizeof nowhere.realm, "http://127.0.0.1:%d/token", port);
+	ck_assert_int_eq(obd_config_defaults(&config), 0);
+	struct asker a = {.ask.done = on_asked, .loop = obd_loop_new()};
+	struct obd_http *http = obd_http_new(a.loop, &config, NULL, &stats);
+	struct obd_auth *auth = obd_auth_new(a.loop, &config, http, NULL, NULL, &stats);
+	ck_assert(http && auth);
+	for (int i = 0; i < 2; i++) {
+		await(&a, obd_auth_get(auth, &a.ask, &target));
+		ck_assert_int_eq(a.ask.err, 0);
+		ck_assert_ptr_null(a.ask.authorization);
+		await(&a, obd_auth_refused(auth, &a.ask, &nowhere));
+		ck_assert_int_eq(a.ask.err, ECONNREFUSED);
+		obd_auth_end(&a.ask);
+	}
+	obd_auth_free(auth);
+	obd_http_free(http);
+	obd_loop_free(a.loop);
+	obd_config_free(&config);
+	close(fd);
+}
+END_TEST
+
 TCase *auth_cases(void)
 {
 	TCase *t = tcase_create("auth");
@@ -452,5 +519,6 @@ TCase *auth_cases(void)
 	tcase_add_test(t, test_torn_and_hostile_slots);
 	tcase_add_test(t, test_a_full_window);
 	tcase_add_test(t, test_many_fetchers);
+	tcase_add_test(t, test_a_challenge_that_leads_nowhere);
 	return t;
 }
