@@ -11,15 +11,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "common/base/util.h"
 #include "common/config/doc.h"
 #include "common/config/file.h"
 #include "common/config/suggest.h"
+#include "common/config/url.h"
 #include "common/config/value.h"
 
 #define KEY_BYTES 128
 #define REGISTRIES "registries"
+
+/* Numbers of the table's rows: ROW_field. */
+enum {
+#define ROW(field, ...) ROW_##field,
+	OBD_CONFIG_OPTIONS(ROW)
+#undef ROW
+};
 
 static const struct {
 	const char *old, *name;
@@ -39,7 +49,7 @@ struct walk {
 	const char *name;
 	struct obd_config *cfg;
 	struct obd_err *err;
-	bool set[OBD_OPT_COUNT_MAX];				   /* by row: the file names the key */
+	const struct obd_doc *node[OBD_OPT_COUNT_MAX];		   /* by row: where the file sets the key */
 	const struct obd_doc *legacy_node[OBD_ARRAY_SIZE(legacy)]; /* applied last: the newer names win */
 };
 
@@ -120,21 +130,17 @@ static int apply_legacy(struct walk *w)
 		const struct obd_option *o = obd_option_find(obd_config_options, obd_config_option_count, legacy[i].name);
 		if (!node || !o)
 			continue;
-		if (w->set[o - obd_config_options]) {
+		if (w->node[o - obd_config_options]) {
 			obd_warnings_add(&w->cfg->warnings, "%s: %s is ignored, because %s is set too", w->name, legacy[i].old,
 					 legacy[i].name);
 			continue;
 		}
+		w->node[o - obd_config_options] = node;
 		int rc = set_option(w, o, w->cfg, legacy[i].old, node);
 		if (rc)
 			return rc;
 	}
 	return 0;
-}
-
-static bool is_host(const char *s)
-{
-	return !s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]")];
 }
 
 static int walk_registry(struct walk *w, const struct obd_doc *map, uint32_t index)
@@ -156,7 +162,7 @@ static int walk_registry(struct walk *w, const struct obd_doc *map, uint32_t ind
 		if (rc)
 			return rc;
 	}
-	if (!r->host || !is_host(r->host))
+	if (!r->host)
 		return fail(w, map, "%s.host: expected HOST or HOST:PORT", prefix);
 	if (obd_config_registry(w->cfg, r->host) != r)
 		return fail(w, map, "%s.host: \"%s\" is listed twice", prefix, r->host);
@@ -195,7 +201,7 @@ static int walk_member(struct walk *w, const struct obd_doc *m, const char *sect
 	bool dotted = strchr(m->key, '.');
 	const struct obd_option *o = dotted ? NULL : obd_option_find(obd_config_options, obd_config_option_count, key);
 	if (o) {
-		w->set[o - obd_config_options] = m->kind != OBD_DOC_NULL;
+		w->node[o - obd_config_options] = m->kind != OBD_DOC_NULL ? m : NULL;
 		return set_option(w, o, w->cfg, key, m);
 	}
 	if (!dotted && strcmp(key, REGISTRIES) == 0)
@@ -235,11 +241,50 @@ static void warn_planned(struct walk *w, const struct obd_option *table, uint32_
 					 table[i].name);
 }
 
+/* What the path of credentials may be depends on their mode. */
+static int check_credential_path(const struct obd_config *c, struct obd_err *err)
+{
+	const char *path = c->credential_path;
+	struct sockaddr_un addr;
+	switch (c->credential_mode) {
+	case OBD_CREDENTIAL_HTTP:
+		return obd_url_check(path, OBD_URL_HTTP | OBD_URL_HTTPS | OBD_URL_SHORT | OBD_URL_QUERY, err);
+	case OBD_CREDENTIAL_HTTPS:
+		return obd_url_check(path, OBD_URL_HTTPS | OBD_URL_QUERY, err);
+	case OBD_CREDENTIAL_UDS:
+		if (*path == '/' && strlen(path) < sizeof addr.sun_path)
+			return 0;
+		return obd_err_set(err, EINVAL, "\"%.128s\": expected the absolute path of a socket, at most %zu bytes long",
+				   path, sizeof addr.sun_path - 1);
+	default:
+		if (!*path || *path == '/')
+			return 0;
+		return obd_err_set(err, EINVAL, "\"%.128s\": expected an absolute path", path);
+	}
+}
+
+/* Keys whose values must fit together. */
+static int check_together(struct walk *w, const struct obd_doc *root)
+{
+	struct obd_err why = {{0}};
+	const struct obd_doc *path = w->node[ROW_credential_path], *mode = w->node[ROW_credential_mode];
+	if (check_credential_path(w->cfg, &why))
+		return fail(w, path ? path : mode ? mode : root, "credentialConfig.path: %s", why.msg);
+	const struct obd_doc *p2p = w->node[ROW_p2p_address];
+	if (w->cfg->p2p_enable && !*w->cfg->p2p_address)
+		return fail(w, p2p ? p2p : root,
+			    "p2pConfig.address: empty, although p2pConfig.enable is set; expected "
+			    "http(s)://HOST[:PORT][/PATH]");
+	return 0;
+}
+
 static int walk_root(struct walk *w, const struct obd_doc *root)
 {
 	int rc = walk_section(w, root, "");
 	if (rc == 0)
 		rc = apply_legacy(w);
+	if (rc == 0)
+		rc = check_together(w, root);
 	if (rc)
 		return rc;
 	warn_planned(w, obd_config_options, obd_config_option_count, w->cfg);

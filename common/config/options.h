@@ -24,6 +24,8 @@
 #define OBD_OPT_RELOAD 1u  /* a running group takes a new value on reload */
 #define OBD_OPT_PLANNED 2u /* accepted, checked, and without effect in this version */
 #define OBD_OPT_POW2 4u	   /* must be a power of two */
+#define OBD_OPT_HOST 8u	   /* each string is empty, or HOST or HOST:PORT */
+#define OBD_OPT_URL 16u	   /* each string is empty, or an address http(s)://; with OBD_OPT_HOST: one of both */
 
 #define OBD_OPT_STR_MAX 4096 /* longest string in any configuration */
 
@@ -68,7 +70,7 @@ X(download_block_size, "download.blockSize", U32, 4096, 67108864, 262144, "bytes
   "Size of one request of a background download.") \
 X(p2p_enable, "p2pConfig.enable", BOOL, 0, 0, false, "", 0, \
   "Fetch through a peer-to-peer proxy.") \
-X(p2p_address, "p2pConfig.address", STR, 0, 4096, "http://localhost:9731/accelerator", "", 0, \
+X(p2p_address, "p2pConfig.address", STR, 0, 4096, "http://localhost:9731/accelerator", "", OBD_OPT_URL, \
   "Address that registry URLs are appended to when p2pConfig.enable is set.") \
 X(cert_file, "certConfig.certFile", PATH, 0, 4000, "", "", 0, \
   "Client certificate shown to registries.") \
@@ -110,14 +112,14 @@ X(frontend_tgtd, "frontend.tgtd", PATH, 1, 4000, "/usr/sbin/tgtd", "", OBD_OPT_P
   "The tgtd program.") \
 X(frontend_control_port, "frontend.controlPort", U32, 0, 65535, 0, "", OBD_OPT_PLANNED, \
   "Control port of tgtd.") \
-X(frontend_portal, "frontend.portal", STR, 0, 256, "", "", OBD_OPT_PLANNED, \
+X(frontend_portal, "frontend.portal", STR, 0, 256, "", "", OBD_OPT_PLANNED | OBD_OPT_HOST, \
   "ADDRESS:PORT that tgtd listens on; empty: its own default.")
 
 /* One element of registries[]. */
 #define OBD_REGISTRY_OPTIONS(X) \
-X(host, "registries[].host", STR, 1, 261, "", "", 0, \
+X(host, "registries[].host", STR, 1, 261, "", "", OBD_OPT_HOST, \
   "HOST or HOST:PORT as it stands in image configurations.") \
-X(mirrors, "registries[].mirrors", LIST, 0, 16, 0, "", 0, \
+X(mirrors, "registries[].mirrors", LIST, 0, 16, 0, "", OBD_OPT_HOST | OBD_OPT_URL, \
   "Addresses that are tried before the registry itself.") \
 X(insecure, "registries[].insecure", BOOL, 0, 0, false, "", 0, \
   "Do not check the registry's certificate.") \

@@ -110,3 +110,63 @@ int obd_repo_url_parse(const char *text, struct obd_repo_url *out, struct obd_er
 		return bad(err, "the path is not /v2/REPOSITORY/blobs");
 	return scan_repo(p + sizeof head - 1, len - fixed, out, err);
 }
+
+/* --- addresses of the configuration ------------------------------------------------------------------------------------- */
+
+static bool is_name(const char *host, size_t len)
+{
+	if (*host == '[')
+		return true;
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum((unsigned char)host[i]) && (i == 0 || host[i - 1] == '.'))
+			return false; /* no label begins with '.', '-' or '_' */
+	return len > 0;
+}
+
+static const char *check_rest(const char *p, unsigned int forms)
+{
+	if (!*p)
+		return NULL;
+	if (*p != '/' && *p != '?')
+		return *p == '@' ? "user information is not allowed" : "no valid host";
+	if (forms == OBD_URL_BARE)
+		return "a path is not allowed";
+	if (strchr(p, '?') && !(forms & OBD_URL_QUERY))
+		return "'?' is not allowed";
+	for (; *p; p++)
+		if (*p <= ' ' || *p > '~' || strchr("#\"<>\\^`{|}", *p))
+			return "a character that is not allowed";
+	return NULL;
+}
+
+static const char *check_url(const char *text, unsigned int forms)
+{
+	bool http = strncasecmp(text, "http://", 7) == 0, https = strncasecmp(text, "https://", 8) == 0;
+	uint16_t port;
+	if (http ? !(forms & OBD_URL_HTTP) : https ? !(forms & OBD_URL_HTTPS) : !(forms & (OBD_URL_BARE | OBD_URL_SHORT)))
+		return http || https || strstr(text, "://") ? "the scheme is not allowed" : "no scheme";
+	const char *host = text + (http ? 7 : https ? 8 : 0);
+	size_t len = scan_host(host);
+	if (strstr(host, "://"))
+		return "the scheme is not allowed";
+	if (len < 1 || len > OBD_URL_HOST_MAX || !is_name(host, len))
+		return "no valid host";
+	int digits = scan_port(host + len, &port);
+	if (digits < 0 || isdigit((unsigned char)host[len + (size_t)digits]))
+		return "the port is not in 1..65535";
+	bool bare = !http && !https && !(forms & OBD_URL_SHORT);
+	return check_rest(host + len + digits, bare ? OBD_URL_BARE : forms);
+}
+
+int obd_url_check(const char *text, unsigned int forms, struct obd_err *err)
+{
+	const char *why = check_url(text, forms);
+	const char *scheme = forms & OBD_URL_HTTP ? forms & OBD_URL_HTTPS ? "http(s)://" : "http://" : "https://";
+	bool full = forms & (OBD_URL_HTTP | OBD_URL_HTTPS);
+	if (!why)
+		return 0;
+	return obd_err_set(err, EINVAL, "\"%.128s\": %s; expected %s%s%s%s%s%s", text, why,
+			   forms & OBD_URL_BARE ? "HOST or HOST:PORT" : "", forms & OBD_URL_BARE && full ? " or " : "",
+			   forms & OBD_URL_SHORT ? "[" : "", full ? scheme : "", forms & OBD_URL_SHORT ? "]" : "",
+			   full ? "HOST[:PORT][/PATH]" : "");
+}

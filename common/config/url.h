@@ -28,4 +28,14 @@ struct obd_repo_url {
  */
 int obd_repo_url_parse(const char *text, struct obd_repo_url *out, struct obd_err *err);
 
+/* What an address in the global configuration may look like. */
+#define OBD_URL_BARE 1u	  /* HOST[:PORT] and nothing else */
+#define OBD_URL_HTTP 2u	  /* http://HOST[:PORT][/PATH] */
+#define OBD_URL_HTTPS 4u  /* https://HOST[:PORT][/PATH] */
+#define OBD_URL_QUERY 8u  /* with those, a query may follow */
+#define OBD_URL_SHORT 16u /* HOST[:PORT][/PATH] without a scheme */
+
+/* 0, or -EINVAL with err saying what is wrong with the text and which forms are allowed. */
+int obd_url_check(const char *text, unsigned int forms, struct obd_err *err);
+
 #endif

@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "common/base/util.h"
+#include "common/config/url.h"
 
 #define WORD_BYTES 32
 
@@ -136,6 +137,13 @@ static int set_enum(const struct obd_option *o, const struct obd_doc *node, uint
 	return obd_err_set(err, EINVAL, "\"%.64s\" is none of %s", node->text, o->unit);
 }
 
+static int check_text(const struct obd_option *o, const char *text, struct obd_err *err)
+{
+	unsigned int forms =
+		(o->flags & OBD_OPT_HOST ? OBD_URL_BARE : 0) | (o->flags & OBD_OPT_URL ? OBD_URL_HTTP | OBD_URL_HTTPS : 0);
+	return forms && *text ? obd_url_check(text, forms, err) : 0;
+}
+
 static int set_str(const struct obd_option *o, const struct obd_doc *node, char **to, struct obd_err *err)
 {
 	bool path = o->type == OBD_OPT_PATH;
@@ -146,6 +154,8 @@ static int set_str(const struct obd_option *o, const struct obd_doc *node, char 
 		return obd_err_set(err, EINVAL, "%zu bytes long, not %u..%u", len, o->min, o->max);
 	if (path && len && node->text[0] != '/')
 		return mistyped(node, "an absolute path", err);
+	if (check_text(o, node->text, err))
+		return -EINVAL;
 	char *copy = strdup(node->text);
 	if (!copy)
 		return obd_err_set(err, ENOMEM, "no memory");
@@ -173,6 +183,8 @@ static int set_list(const struct obd_option *o, const struct obd_doc *node, stru
 			return obd_err_set(err, EINVAL, "more than %u elements", o->max);
 		if (!is_string(c) || !*c->text)
 			return obd_err_set(err, EINVAL, "element %u is not a string, or empty", n);
+		if (check_text(o, c->text, err))
+			return -EINVAL;
 	}
 	s.item = calloc(n + 1, sizeof *s.item);
 	for (const struct obd_doc *c = node->first; c && s.item; c = c->next) {

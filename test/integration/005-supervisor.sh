@@ -88,6 +88,21 @@ check "an unknown key names the line" says "bad.yaml:1" "$SUP" -c "$WORK/bad.yam
 check "an unknown key ends the start" exits 1 "$SUP" -c "$WORK/bad.yaml"
 echo "runtimeDir: $WORK/none/run" >"$WORK/bad.yaml"
 check "an impossible runtimeDir" says "runtimeDir $WORK/none/run: cannot be made" "$SUP" -c "$WORK/bad.yaml" --bindir "$BIN" --check
+malformed() { # YAML LINE: --check refuses it with one line, "FILE:LINE", and exit 1
+	local rc=0
+	echo "$1" >"$WORK/bad.yaml"
+	"$SUP" -c "$WORK/bad.yaml" --bindir "$BIN" --check >"$WORK/malformed.out" 2>&1 || rc=$?
+	cat "$WORK/malformed.out"
+	[ $rc = 1 ] && [ "$(wc -l <"$WORK/malformed.out")" = 1 ] && grep -qF "bad.yaml:1: $2" "$WORK/malformed.out"
+}
+check "a malformed mirror" malformed 'registries: [{host: a, mirrors: ["htp://m"]}]' \
+	'registries[0].mirrors: "htp://m": the scheme is not allowed; expected HOST or HOST:PORT or http(s)://HOST[:PORT][/PATH]'
+check "a malformed registry" malformed 'registries: [{host: "a:99999"}]' \
+	'registries[0].host: "a:99999": the port is not in 1..65535; expected HOST or HOST:PORT'
+check "a malformed p2p address" malformed 'p2pConfig: {enable: true, address: "localhost 9731"}' \
+	'p2pConfig.address: "localhost 9731": no scheme; expected http(s)://HOST[:PORT][/PATH]'
+check "a malformed credential service" malformed 'credentialConfig: {mode: https, path: /cred.json}' \
+	'credentialConfig.path: "/cred.json": no scheme; expected https://HOST[:PORT][/PATH]'
 "$SUP" -c "$CFG" --print-config >"$WORK/printed.yaml"
 check "--print-config prints the effective value" grep -q "hangSec: 2" "$WORK/printed.yaml"
 check "what it prints is a configuration" exits 0 "$SUP" -c "$WORK/printed.yaml" --bindir "$BIN" --check

@@ -122,7 +122,7 @@ static const char full[] = "logConfig: {logLevel: 0, logPath: /var/log/o.log}\n"
 			   "fetchers: 32\nreadaheadKB: 0\nreadTimeoutSec: 0\nhangSec: 3600\nofflineOpen: No\n"
 			   "runtimeDir: /tmp/r\n"
 			   "registries:\n"
-			   "  - host: Reg.example:5000\n    insecure: yes\n    mirrors: [m1, \"m: 2\"]\n"
+			   "  - host: Reg.example:5000\n    insecure: yes\n    mirrors: [m1, \"https://[::1]:2/a%2fb\"]\n"
 			   "  - {host: b, caFile: /ca.pem}\n";
 
 START_TEST(every_kind_of_value)
@@ -142,7 +142,7 @@ START_TEST(every_kind_of_value)
 	ck_assert_ptr_eq(r, &cfg.registries[0]);
 	ck_assert(r->insecure);
 	ck_assert_uint_eq(r->mirrors.count, 2);
-	ck_assert_str_eq(r->mirrors.item[1], "m: 2");
+	ck_assert_str_eq(r->mirrors.item[1], "https://[::1]:2/a%2fb");
 	ck_assert_str_eq(r->ca_file, "");
 	ck_assert_ptr_null(obd_config_registry(&cfg, "reg.example"));
 	ck_assert_str_eq(obd_config_registry(&cfg, "b")->ca_file, "/ca.pem");
@@ -217,12 +217,88 @@ START_TEST(errors_name_line_and_key)
 }
 END_TEST
 
+#define MIRROR "expected HOST or HOST:PORT or http(s)://HOST[:PORT][/PATH]"
+#define URL "expected http(s)://HOST[:PORT][/PATH]"
+
+static const char *const malformed[][2] = {
+	{"registries:\n- host: a b\n", "f:2: registries[0].host: \"a b\": no valid host; expected HOST or HOST:PORT"},
+	{"registries:\n- host: a:0\n", "f:2: registries[0].host: \"a:0\": the port is not in 1..65535; expected"},
+	{"registries:\n- host: a:123456\n", "f:2: registries[0].host: \"a:123456\": the port is not in"},
+	{"registries:\n- host: 'a:'\n", "f:2: registries[0].host: \"a:\": the port is not in"},
+	{"registries:\n- host: a/b\n", "f:2: registries[0].host: \"a/b\": a path is not allowed"},
+	{"registries:\n- host: u@a\n", "f:2: registries[0].host: \"u@a\": user information is not allowed"},
+	{"registries:\n- host: '[1::2'\n", "f:2: registries[0].host: \"[1::2\": no valid host"},
+	{"registries:\n- host: a..b\n", "f:2: registries[0].host: \"a..b\": no valid host"},
+	{"registries:\n- host: -a\n", "f:2: registries[0].host: \"-a\": no valid host"},
+	{"registries:\n- host: ''\n", "f:2: registries[0].host: 0 bytes long, not 1..261"},
+	{"registries:\n- host: a\n  mirrors: [b, 'm: 2']\n",
+	 "f:3: registries[0].mirrors: \"m: 2\": the port is not in 1..65535; " MIRROR},
+	{"registries:\n- host: a\n  mirrors: ['ftp://m']\n",
+	 "f:3: registries[0].mirrors: \"ftp://m\": the scheme is not allowed; " MIRROR},
+	{"registries:\n- host: a\n  mirrors: ['http:/m']\n", "f:3: registries[0].mirrors: \"http:/m\": the port is not"},
+	{"registries:\n- host: a\n  mirrors: ['https://']\n", "f:3: registries[0].mirrors: \"https://\": no valid host"},
+	{"registries:\n- host: a\n  mirrors: ['https://m/x?y']\n", "f:3: registries[0].mirrors: \"https://m/x?y\": '?' is not"},
+	{"registries:\n- host: a\n  mirrors: ['https://m/x y']\n",
+	 "f:3: registries[0].mirrors: \"https://m/x y\": a character"},
+	{"registries:\n- host: a\n  mirrors: ['https://u:p@m']\n",
+	 "f:3: registries[0].mirrors: \"https://u:p@m\": the port is not"},
+	{"registries:\n- host: a\n  mirrors: ['http://http://m']\n",
+	 "f:3: registries[0].mirrors: \"http://http://m\": the scheme"},
+	{"registries:\n- host: a\n  mirrors: ['m/path']\n", "f:3: registries[0].mirrors: \"m/path\": a path is not allowed"},
+	{"registries:\n- host: a\n  mirrors: [\"m\\n\"]\n", "f:3: a string has control characters or more than one line"},
+	{"p2pConfig: {address: 'localhost:1'}\n", "f:1: p2pConfig.address: \"localhost:1\": no scheme; " URL},
+	{"p2pConfig:\n  enable: true\n  address: ''\n",
+	 "f:3: p2pConfig.address: empty, although p2pConfig.enable is set; " URL},
+	{"userAgent: \"a\\r\\nX: y\"\n", "f:1: a string has control characters or more than one line"},
+	{"frontend: {portal: 'http://a'}\n",
+	 "f:1: frontend.portal: \"http://a\": the scheme is not allowed; expected HOST or HOST:PORT"},
+	{"credentialConfig: {path: cred.json}\n", "f:1: credentialConfig.path: \"cred.json\": expected an absolute path"},
+	{"credentialFilePath: cred.json\n", "f:1: credentialConfig.path: \"cred.json\": expected an absolute path"},
+	{"credentialConfig:\n  mode: http\n",
+	 "f:2: credentialConfig.path: \"/opt/overlaybd/cred.json\": no valid host; expected "
+	 "[http(s)://]HOST[:PORT][/PATH]"},
+	{"credentialConfig:\n  mode: https\n  path: http://a/\n",
+	 "f:3: credentialConfig.path: \"http://a/\": the scheme is not "
+	 "allowed; expected https://HOST[:PORT][/PATH]"},
+	{"credentialConfig:\n  mode: uds\n  path: s.sock\n",
+	 "f:3: credentialConfig.path: \"s.sock\": expected the absolute path of "
+	 "a socket, at most 107 bytes long"},
+};
+
+START_TEST(malformed_addresses)
+{
+	load_bad(malformed[_i][0], malformed[_i][1]);
+}
+END_TEST
+
+static const char *const addresses[] = {
+	"registries:\n- host: registry-1.docker.io\n- host: a_b.example:65535\n- host: '[fe80::1]:5000'\n- host: "
+	"127.0.0.1:5000\n",
+	"registries:\n- host: a\n  mirrors: [b, 'b:1', 'http://b', 'HTTPS://b:1/', 'https://b/x/y%20z/', '[::1]']\n",
+	"p2pConfig: {enable: true, address: 'http://localhost:9731/accelerator'}\n",
+	"p2pConfig: {address: ''}\n",
+	"credentialConfig: {mode: http, path: 'localhost:19876/auth'}\n",
+	"credentialConfig: {mode: http, path: 'http://localhost:19876/auth?tenant=1'}\n",
+	"credentialConfig: {mode: https, path: 'https://h'}\n",
+	"credentialConfig: {mode: uds, path: /run/cred.sock}\n",
+	"credentialConfig: {path: ''}\n",
+	"frontend: {portal: '0.0.0.0:3260'}\n",
+};
+
+START_TEST(good_addresses)
+{
+	load_ok(addresses[_i]);
+	obd_config_free(&cfg);
+}
+END_TEST
+
 START_TEST(registries_are_checked)
 {
 	load_bad("registries: x\n", "f:1: registries: expected a list");
 	load_bad("registries:\n- x\n", "f:2: registries[0]: expected a section");
 	load_bad("registries:\n- insecure: true\n", "f:2: registries[0].host: expected HOST or HOST:PORT");
-	load_bad("registries:\n- host: http://a/\n", "f:2: registries[0].host: expected HOST or HOST:PORT");
+	load_bad("registries:\n- host: http://a/\n",
+		 "f:2: registries[0].host: \"http://a/\": the scheme is not allowed; expected HOST or HOST:PORT");
 	load_bad("registries:\n- host: a\n- host: A\n", "f:3: registries[1].host: \"A\" is listed twice");
 	load_bad("registries:\n- host: a\n  hots: b\n", "f:3: unknown key registries[].hots; did you mean registries[].host?");
 	load_bad("registries:\n- host: a\n  host: b\n", "f:3: registries[0].host is given twice");
@@ -270,7 +346,7 @@ START_TEST(old_json_form)
 		"\t\"cacheConfig\":{\"cacheType\":\"file\",\"cacheDir\":\"/c\",\"cacheSizeGB\":8,\"refillSize\":1},\n"
 		"\t\"gzipCacheConfig\":{\"enable\":true,\"cacheDir\":\"/g\"},\n"
 		"\t\"credentialConfig\":{\"mode\":\"https\",\"path\":\"https://h/\"},\"ioEngine\":1,\n"
-		"\t\"download\":{\"enable\":true,\"delay\":600},\"p2pConfig\":{\"enable\":false,\"address\":\"x\"},\n"
+		"\t\"download\":{\"enable\":true,\"delay\":600},\"p2pConfig\":{\"enable\":false,\"address\":\"\"},\n"
 		"\t\"exporterConfig\":{\"enable\":false,\"uriPrefix\":\"/m\",\"port\":9000,\"updateInterval\":60000000},\n"
 		"\t\"enableAudit\":true,\"auditPath\":\"/a\",\"registryFsVersion\":\"v2\",\"certConfig\":null}\n");
 	ck_assert_uint_eq(cfg.log_level, 2);
@@ -461,6 +537,8 @@ int main(void)
 	tcase_add_test(t, fetchers_follow_the_cores);
 	tcase_add_test(t, errors_name_line_and_key);
 	tcase_add_test(t, registries_are_checked);
+	tcase_add_loop_test(t, malformed_addresses, 0, OBD_ARRAY_SIZE(malformed));
+	tcase_add_loop_test(t, good_addresses, 0, OBD_ARRAY_SIZE(addresses));
 	tcase_add_test(t, yaml_traps);
 	tcase_add_test(t, old_json_form);
 	tcase_add_test(t, flat_keys);
