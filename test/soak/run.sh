@@ -5,7 +5,7 @@
 #
 #   MINUTES (10)       how long
 #   SOAK_EVENTS        a choice of: kill-fetcher kill-cached kill-indexer stop-fetcher stop-cached stop-indexer kill-group outage
-#                      slow broken (all)
+#                      slow broken wrong no-network disk-full (all)
 #   SOAK_SEED (1)      the order of events
 #   SOAK_READERS (12)  read-only LUNs; every third is local, the others come from a registry
 #   SOAK_HANG_SEC (2)  hangSec of the group; a busy machine wants more
@@ -19,7 +19,7 @@ MINUTES=${MINUTES:-10}
 RANDOM=${SOAK_SEED:-1}
 READERS=${SOAK_READERS:-12}
 WRITERS=${SOAK_WRITERS:-4}
-read -ra EVENTS <<<"${SOAK_EVENTS:-kill-fetcher kill-cached kill-indexer stop-fetcher stop-cached stop-indexer kill-group outage slow broken}"
+read -ra EVENTS <<<"${SOAK_EVENTS:-kill-fetcher kill-cached kill-indexer stop-fetcher stop-cached stop-indexer kill-group outage slow broken wrong no-network disk-full}"
 MIXED=$B/test/obd-mixed
 PAUSES=$WORK/pauses # lines: event, ms
 
@@ -30,6 +30,8 @@ CONF[sharedCache]="{sizeMB: 48, hugepages: auto}"
 CONF[fetchers]=2
 CONF[hangSec]=${SOAK_HANG_SEC:-2}
 CONF[readTimeoutSec]=300
+CONF[cacheConfig]="{cacheDir: $WORK/cache, cacheSizeGB: 1}"
+export OBD_TEST_DISK=25000000:0 # smaller than the layers: units come and go
 bytes=$(stat -c %s "$RAW")
 
 # ---- LUNs -------------------------------------------------------------------------------------------------------------
@@ -113,6 +115,20 @@ kill_group() {
 	start_group
 }
 
+# The disk tier lies on a disk of its own where one can be mounted.
+mount_cache() {
+	mkdir -p "$WORK/cache"
+	if mount -t tmpfs -o size=32m tmpfs "$WORK/cache"; then OWN_MOUNTS+=("$WORK/cache"); else skip "disk-full" "no tmpfs can be mounted here"; fi
+}
+
+# Somebody else fills that disk for a while.
+fill_disk() {
+	mountpoint -q "$WORK/cache" || return 0
+	dd if=/dev/zero of="$WORK/cache/somebody-elses" bs=1M 2>/dev/null
+	sleep 3
+	rm -f "$WORK/cache/somebody-elses"
+}
+
 # event NAME: makes it happen and undoes what must be undone.
 event() {
 	local role=${1#*-}
@@ -123,6 +139,9 @@ event() {
 	outage) faults '[{"kind": "refuse"}]' && sleep 4 && faults '[]' ;;
 	slow) faults '[{"kind": "delay", "ms": 400}]' && sleep 3 && faults '[]' ;;
 	broken) faults '[{"kind": "truncate", "bytes": 1000, "count": 6}, {"kind": "status", "status": 503, "count": 6}]' && sleep 2 && faults '[]' ;;
+	wrong) faults '[{"kind": "corrupt", "count": 8}, {"kind": "garbage", "count": 4}]' && sleep 2 && faults '[]' ;;
+	no-network) faults '[{"kind": "hang-body", "bytes": 5000, "prob": 0.5}, {"kind": "hang"}]' && sleep 5 && faults '[]' ;;
+	disk-full) fill_disk ;;
 	*) bail "no such event: $1" ;;
 	esac
 }
@@ -183,6 +202,7 @@ audited() { "$B/bin/obd-stat" -r "$RUN" --audit; }
 
 : >"$PAUSES"
 check "layers and configs" make_configs || exit
+mount_cache
 check "the group starts" start_group || exit
 start_tgtd
 check "$READERS readers' and $WRITERS writers' LUNs" luns_come || exit
