@@ -12,7 +12,7 @@ build="gcc make pkg-config libcurl4-openssl-dev libssl-dev libaio-dev libyaml-de
        libarchive-dev libext2fs-dev"
 tests="check libsubunit-dev libiscsi-dev libiscsi-bin docker-registry e2fsprogs zstd python3 curl procps util-linux
        iproute2 openssl ca-certificates qemu-utils qemu-block-extra libnbd-bin fuse3"
-style="shellcheck clang-format mandoc"
+style="shellcheck clang-format mandoc spin"
 packages="$build tgt $tests $style"
 
 for arg; do
