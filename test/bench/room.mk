@@ -13,3 +13,6 @@ bench-cold: all test-tools bench-tools ## measure reads that are not cached: rou
 .PHONY: bench-start
 bench-start: all test-tools ## measure what fetching ahead is worth: a recorded start, and find / on a mounted image, on a slow link
 	$(Q)B=$(B) test/bench/start.sh
+.PHONY: bench-idle
+bench-idle: all test-tools ## measure what an idle group costs: processor time and memory with 0 and with 64 LUNs
+	$(Q)B=$(B) test/bench/idle.sh
