@@ -4,14 +4,16 @@
 #   make                     release build into build/
 #   make SAN=address,undefined   the same tree into build/san-address-undefined/
 #   make SAN=thread              into build/san-thread/
+#   make TESTPOINTS=1        with test points compiled in, into build/testpoints/ (and with SAN=)
 #   make WERROR=1            warnings are errors (CI)
 #   make check lint          what must hold before a commit
 
 SAN     ?=
+TESTPOINTS ?=
 WERROR  ?=
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 comma   := ,
-VARIANT := $(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+VARIANT := $(if $(TESTPOINTS),/testpoints)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 B       := build$(VARIANT)
 O       := $(B)/obj
 VERSION := $(shell cat VERSION)
@@ -20,7 +22,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpo
             -Wformat=2 -Wundef -Wconversion -Wno-sign-conversion
 CFLAGS   ?= -O2 -g
 ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DOBD_VERSION='"$(VERSION)"' -I. -fPIC -fvisibility=hidden \
-            -fno-strict-aliasing -fno-common -fstack-protector-strong $(WARNINGS) $(if $(WERROR),-Werror) $(CFLAGS) \
+            -fno-strict-aliasing -fno-common -fstack-protector-strong $(WARNINGS) $(if $(WERROR),-Werror) $(CFLAGS) $(if $(TESTPOINTS),-DOBD_TESTPOINTS) \
             $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) \
             $(if $(filter thread,$(SAN)),-Wno-tsan)
 # -Wno-tsan: the thread sanitizer does not see fences, and gcc says so at each; test/stress/tsan.supp names what follows from it.
@@ -76,7 +78,7 @@ clean: ## remove everything that make built
 CHECK_STEPS += check-unit check-fuzz-corpus check-stress
 CHECK_BINS  := $(PROGRAMS) $(filter $(B)/test/%,$(BINS))
 
-check: $(CHECK_BINS) test-tools ## every test; closes with "N passed, N failed"; integration needs root
+check: $(CHECK_BINS) test-tools crash-build ## every test; closes with "N passed, N failed"; integration needs root
 	+$(Q)MAKE="$(MAKE)" test/check.sh $(CHECK_STEPS) $(if $(filter thread,$(SAN)),,check-integration)
 
 check-quick: $(CHECK_BINS) ## the same without the integration tests, in a minute
@@ -124,6 +126,6 @@ uninstall: ## remove what install made; a configuration that was changed stays
 help: ## this list
 	@grep -hE '^[a-z][a-z_-]*:.*##' Makefile $(sort $(wildcard */room.mk */*/room.mk)) | sed -E 's/:.*## */\t/' | sort | \
 	  awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
-	@echo "  Variants: SAN=address,undefined  SAN=thread  WERROR=1  V=1"
+	@echo "  Variants: SAN=address,undefined  SAN=thread  TESTPOINTS=1  WERROR=1  V=1"
 
 -include $(OBJS:.o=.d) $(HEADERS_ALONE:.alone=.d)

@@ -24,6 +24,7 @@
 
 #include "common/base/le.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 #include "fetcher/disk_impl.h"
 
@@ -479,6 +480,7 @@ static int write_data(const struct obd_disk_files *f, struct obd_disk_req *req)
 static int do_write(const struct obd_disk_files *f, struct obd_disk_req *req)
 {
 	int rc = write_data(f, req);
+	OBD_TEST_POINT(disk_unmarked);
 	for (uint32_t i = 0; i < req->n && !rc; i++) {
 		unsigned char buf[OBD_MARK_BYTES];
 		const struct obd_disk_unit *u = &req->unit[i];

@@ -12,6 +12,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "fetcher/partial.h"
 #include "shmcache/download.h"
 
@@ -87,6 +88,7 @@ static void step_run(struct obd_work_item *item)
 		return;
 	case OBD_DOWN_RANGE:
 		s->rc = obd_partial_write(&p, s->order.start, s->buf, s->order.end - s->order.start, s->order.floor, &s->err);
+		OBD_TEST_POINT(down_written);
 		return;
 	default:
 		s->rc = obd_partial_finish(&p, &watch, &s->file, &s->err);

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 #include "common/config/url.h"
 #include "fetcher/decode.h"
@@ -650,6 +651,7 @@ void obd_job_start(struct obd_fetcher *f, const struct obd_fetch_job *job)
 	obd_list_init(&run->leg_list);
 	obd_list_push_back(&f->runs, &run->link);
 	f->running++;
+	OBD_TEST_POINT_AT(job_begun, run->layer.local ? run->layer.path : run->layer.digest);
 	plan_units(run);
 	start_attempt(run);
 }

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "common/base/crc32c.h"
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 
 #define STATE_MAGIC UINT64_C(0x3144574e444c424f) /* "OBLDNWD1" */
@@ -371,6 +372,7 @@ static int finish_partial(const struct obd_partial *p, int dir, int data, const 
 		discard(dir);
 	if (rc == 0)
 		rc = rename_it(p, dir, err);
+	OBD_TEST_POINT(down_renamed);
 	if (rc == 0 && fsync(dir))
 		rc = fail_errno(err, p, OBD_COMMIT_NAME);
 	return rc;

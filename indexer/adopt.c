@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 
 static void must(bool good, const char *what, uint32_t slot)
 {
@@ -115,6 +116,7 @@ int obd_ix_adopt(struct obd_indexer *ix)
 	int rc = 0;
 	for (uint32_t i = 0; i < OBD_LAYER_SLOTS && !rc; i++)
 		rc = adopt_layer(ix, i);
+	OBD_TEST_POINT(adopt_layers);
 	for (uint32_t i = 0; i < OBD_IMAGE_SLOTS && !rc; i++)
 		rc = adopt_image(ix, i);
 	for (uint32_t i = 0; i < OBD_UPPER_SLOTS && !rc; i++) {

@@ -8,6 +8,7 @@
  * If this process dies in the middle: the entry is FREE or READY, never between; bytes in the arena that no entry names are
  * free for the next one.
  */
+#include "common/base/testpoint.h"
 #include "indexer/internal.h"
 
 #include <assert.h>
@@ -101,6 +102,7 @@ void obd_ix_image_drop(struct obd_indexer *ix, struct obd_ix_image *im)
 	assert(im->uid && !im->refs);
 	obd_store_release(&e->word, obd_word(im->uid, OBD_IMAGE_FREE));
 	obd_fence_release(); /* edge: image-seqlock. The entry and the index change only after the word did */
+	OBD_TEST_POINT(image_freed);
 	if (e->index_count)
 		obd_ix_room_release(ix, e->index_off);
 	for (uint32_t i = 0; i < e->nlayers; i++) {
@@ -166,7 +168,9 @@ static void publish(struct obd_indexer *ix, struct obd_ix_image *im, const struc
 		e->layer_uid[i] = lower[i].layer->uid;
 		obd_ix_layer_hold(lower[i].layer);
 	}
+	OBD_TEST_POINT(image_unpublished);
 	obd_store_release(&e->word, obd_word(im->uid, OBD_IMAGE_READY)); /* edge: image-publish */
+	OBD_TEST_POINT(image_published);
 }
 
 struct obd_ix_image *obd_ix_image_build(struct obd_indexer *ix, const struct obd_ix_wait *lower, uint32_t n, int *code,

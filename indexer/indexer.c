@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "indexer/internal.h"
 #include "shmcache/ring.h"
 
@@ -201,6 +202,7 @@ void obd_indexer_client_down(struct obd_indexer *ix, uint32_t c)
 void obd_indexer_clients_known(struct obd_indexer *ix)
 {
 	ix->clients_known = true;
+	OBD_TEST_POINT(adopt_known);
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++)
 		if (!ix->client[c].up)
 			obd_ix_upper_sweep(ix, c);

@@ -24,6 +24,7 @@
 #include <sys/stat.h>
 
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/format/tar.h"
 #include "common/format/zfile.h"
 
@@ -43,6 +44,7 @@ enum obd_layer_state obd_ix_layer_state(const struct obd_ix_layer *l)
 
 static void publish(struct obd_ix_layer *l, enum obd_layer_state state)
 {
+	OBD_TEST_POINT(layer_unpublished);
 	obd_store_release(&obd_ix_layer_entry(l)->word, obd_word(l->uid, state)); /* edge: layer-publish */
 }
 
@@ -81,6 +83,7 @@ void obd_ix_layer_drop(struct obd_ix_layer *l)
 	assert(l->uid && !l->refs && obd_list_empty(&l->waiters));
 	publish(l, OBD_LAYER_FREE);
 	obd_fence_release(); /* the entry changes only after its word did */
+	OBD_TEST_POINT(layer_freed);
 	fetches_free(l);
 	unload(l);
 	obd_list_remove(&l->work);

@@ -30,6 +30,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/config/config.h"
 #include "common/config/result.h"
 #include "common/format/merge.h"
@@ -93,7 +94,9 @@ static void reply(struct obd_ix_open *o, enum obd_reply_status status)
 	obd_store_relaxed(&r->recording, o->record != NULL);
 	memset(r->reason, 0, sizeof r->reason);
 	memcpy(r->reason, o->reason, strnlen(o->reason, sizeof r->reason - 1));
+	OBD_TEST_POINT(reply_unpublished);
 	obd_store_release(&r->word, obd_word(o->seq, status)); /* edge: reply-publish; publishes record and image */
+	OBD_TEST_POINT(reply_published);
 	ring_reply(o->ix, o->client, o->slot);
 }
 
@@ -592,6 +595,7 @@ static void open_start(struct obd_ix_open *o)
 {
 	struct obd_err err = {{0}};
 	obd_count(&o->ix->cat->proc, requests, 1);
+	OBD_TEST_POINT_AT(open_seen, o->path);
 	int rc = prepare(o, &err);
 	if (rc)
 		note_failure(o, -rc, err.msg[0] ? err.msg : strerror(-rc));
@@ -673,6 +677,7 @@ bool obd_ix_open_look(struct obd_indexer *ix, uint32_t c, uint32_t slot)
 	struct obd_ix_open *o = ix->client[c].open[slot];
 	bool did = false;
 	if (o && (state == OBD_OPEN_FREE || o->seq != seq)) {
+		OBD_TEST_POINT(close_seen);
 		obd_ix_open_free(o);
 		o = NULL;
 		did = true;

@@ -26,6 +26,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/format/upper.h"
 #include "indexer/internal.h"
 
@@ -456,7 +457,9 @@ void obd_ix_upper_publish(struct obd_ix_open *o)
 	e->ino = u->ino;
 	strncpy(e->data_path, u->data_path, sizeof e->data_path);
 	strncpy(e->index_path, u->index_path ? u->index_path : "", sizeof e->index_path);
+	OBD_TEST_POINT(upper_unpublished);
 	obd_store_release(&e->word, obd_word(u->uid, OBD_UPPER_READY)); /* edge: upper-publish; the map too */
+	OBD_TEST_POINT(upper_published);
 }
 
 /* --- closing ------------------------------------------------------------------------------------------------------------ */
@@ -517,6 +520,7 @@ void obd_ix_upper_close(struct obd_ix_upper *u)
 	assert(u->state != OBD_IX_UPPER_FREE && u->state != OBD_IX_UPPER_CLOSING);
 	obd_store_release(&entry_of(u)->word, obd_word(u->uid, OBD_UPPER_FREE));
 	obd_fence_release(); /* edge: image-seqlock. The map changes only after the word did */
+	OBD_TEST_POINT(upper_freed);
 	u->state = OBD_IX_UPPER_CLOSING;
 	u->image = NULL;
 	u->open = NULL;

@@ -16,6 +16,7 @@
  * If the process dies before the record: lost space in the data file. After the record, before the map: the next one applies
  * it.
  */
+#include "common/base/testpoint.h"
 #include "indexer/upper.h"
 
 #include <assert.h>
@@ -105,6 +106,7 @@ static int record(struct obd_ix_up *up)
 		seg = malloc(RECORDS_BATCH * sizeof(*seg));
 	if (!seg)
 		return ENOMEM;
+	OBD_TEST_POINT(up_data);
 	pthread_mutex_lock(&u->record_lock);
 	int err = append_records(u, up, seg);
 	if (!err)
@@ -122,6 +124,7 @@ static int record_joined(struct obd_ix_up *const *up, uint32_t n)
 	struct obd_lsmt_seg seg[OBD_IX_BATCH];
 	for (uint32_t i = 0; i < n; i++)
 		seg[i] = obd_upper_record(up[i]->off, up[i]->len, up[i]->data_at, false);
+	OBD_TEST_POINT(up_data);
 	pthread_mutex_lock(&u->record_lock);
 	uint64_t at = u->index_end;
 	int err = index_room(u, n);
@@ -354,6 +357,7 @@ static void map_append(struct obd_ix_up *up)
 	if (!up->written)
 		return;
 	map_set(up->upper, up->off, up->len, up->op == OBD_UP_WRITE ? OBD_UPMAP_DATA : OBD_UPMAP_ZERO, up->data_at);
+	OBD_TEST_POINT(up_mapped);
 	settle_records(up);
 }
 
@@ -380,6 +384,7 @@ static void over(struct obd_ix_up *up)
 	free_spares(up);
 	if (up->err && up->op != OBD_UP_READ)
 		u->stray = true;
+	OBD_TEST_POINT(up_record);
 	if (u->sparse)
 		map_pieces(up);
 	else

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "common/base/clock.h"
+#include "common/base/testpoint.h"
 #include "indexer/internal.h"
 #include "shmcache/ring.h"
 
@@ -33,7 +34,9 @@ static void ring_answer(struct obd_indexer *ix, uint32_t c, uint32_t slot)
 {
 	struct obd_ix_up_client *cl = &ix->client[c].ups;
 	struct obd_catalog_client *half = &ix->cat->client[c];
+	OBD_TEST_POINT(up_unanswered);
 	bool pushed = obd_ring_push(&half->updones, &area(ix, c)->updones_tail, obd_entry(slot, cl->seq[slot], cl->err[slot]));
+	OBD_TEST_POINT(up_answered);
 	cl->unsent += !pushed && !cl->due[slot];
 	cl->unsent -= pushed && cl->due[slot];
 	cl->due[slot] = !pushed;
@@ -257,6 +260,7 @@ static bool look(struct obd_indexer *ix, uint32_t c, uint32_t slot, uint32_t *ru
 		return true;
 	}
 	cl->up[slot] = up;
+	OBD_TEST_POINT(up_seen);
 	put_in_order(up);
 	return true;
 }

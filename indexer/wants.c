@@ -17,6 +17,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "indexer/internal.h"
 
 static struct obd_want *entry(const struct obd_indexer *ix, uint32_t slot)
@@ -28,6 +29,7 @@ static void drop(struct obd_indexer *ix, uint32_t slot)
 {
 	obd_store_release(&entry(ix, slot)->word, obd_word(ix->want[slot].uid, OBD_WANT_FREE));
 	obd_fence_release(); /* edge: want-seqlock. The entry changes only after its word did */
+	OBD_TEST_POINT(want_freed);
 	ix->want[slot] = (struct obd_ix_want){0};
 }
 
@@ -51,6 +53,7 @@ static void publish(struct obd_indexer *ix, uint32_t slot, const struct obd_ix_l
 	w->try_cnt = d->try_cnt;
 	memset(w->dir, 0, sizeof w->dir);
 	memcpy(w->dir, dir, strlen(dir));
+	OBD_TEST_POINT(want_unpublished);
 	obd_store_release(&w->word, obd_word(ix->want[slot].uid, OBD_WANT_WANTED)); /* edge: want-publish */
 }
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 #include "shmcache/lookup.h"
 #include "shmcache/ring.h"
@@ -72,6 +73,7 @@ static bool take(struct obd_fetchside *fs, uint32_t slot, struct obd_fetch_job *
 		return false;
 	}
 	fs->running[slot] = seq;
+	OBD_TEST_POINT(job_taken);
 	obd_count(&fs->own->proc, requests, 1);
 	return true;
 }
@@ -133,6 +135,7 @@ void obd_fetch_begin(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32
 	obd_store_relaxed(&fill->word, obd_word(job->generation[i], OBD_FILL_FILLING));
 	obd_fence_release(); /* edge: fill-begin. The word leaves VALID before the first new byte; pairs with obd_lookup_still
 			      */
+	OBD_TEST_POINT(fill_begun);
 }
 
 unsigned char *obd_fetch_data(struct obd_fetchside *fs, const struct obd_fetch_job *job, uint32_t i)
@@ -162,7 +165,9 @@ void obd_fetch_valid(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32
 	obd_store_relaxed(&fill->key, job_key(job, i));
 	obd_store_relaxed(&fill->bytes, bytes);
 	obd_store_relaxed(&fill->err, 0);
+	OBD_TEST_POINT(fill_unpublished);
 	obd_store_release(&fill->word, obd_word(job->generation[i], OBD_FILL_VALID)); /* edge: fill-publish */
+	OBD_TEST_POINT(fill_published);
 	job->settled |= UINT64_C(1) << i;
 	obd_count(&fs->own->proc, fills, 1);
 	obd_fence_full(); /* edge: demand. Either cached sees VALID when it sets the bit, or the bit is seen here */
@@ -181,6 +186,7 @@ void obd_fetch_fail(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_
 	obd_store_relaxed(&fill->bytes, 0);
 	obd_store_relaxed(&fill->err, (uint32_t)err);
 	obd_store_release(&fill->word, obd_word(job->generation[i], OBD_FILL_FAILED)); /* edge: fill-publish */
+	OBD_TEST_POINT(fill_failed);
 	job->settled |= UINT64_C(1) << i;
 	obd_count(&fs->own->proc, fill_errors, 1);
 }
@@ -199,7 +205,9 @@ void obd_fetch_done(struct obd_fetchside *fs, struct obd_fetch_job *job, int err
 	obd_store_relaxed(&fs->own->done[job->slot].retry_ms, job->retry_ms);
 	obd_store_relaxed(&fs->own->done[job->slot].net_bytes, job->net_bytes);
 	snprintf(fs->own->done[job->slot].reason, OBD_REASON_BYTES, "%s", reason ? reason : "");
+	OBD_TEST_POINT(job_undone);
 	obd_store_release(&fs->own->done[job->slot].word, job->seq << 16 | (uint64_t)(err & 0xffff)); /* edge: job-done */
+	OBD_TEST_POINT(job_done);
 	fs->running[job->slot] = 0;
 	report(fs, job);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/testpoint.h"
 #include "shmcache/lookup.h"
 #include "shmcache/ring.h"
 
@@ -63,6 +64,7 @@ int obd_reader_copy(struct obd_reader *r, uint32_t layer_slot, uint32_t uid, boo
 		bool inside = bytes <= seg->geo.block_bytes && offset <= bytes && len <= bytes - offset;
 		if (inside)
 			memcpy(dst, obd_frame_data(seg, f) + offset, len);
+		OBD_TEST_POINT(copied);
 		if (!obd_lookup_still(seg, f, word))
 			continue;
 		if (!inside)
@@ -92,7 +94,9 @@ int obd_reader_post(struct obd_reader *r, enum obd_job_kind kind, uint32_t layer
 	obd_store_relaxed(&req->kind, (uint32_t)kind);
 	obd_store_relaxed(&req->flow, flow);
 	obd_store_relaxed(&req->posted_ns, obd_clock_ns());
+	OBD_TEST_POINT(request_unposted);
 	obd_store_release(&req->word, obd_word(seq, OBD_REQ_POSTED)); /* edge: request-post; publishes the fields */
+	OBD_TEST_POINT(request_posted);
 	if (!obd_ring_push(&r->own->requests, &r->seg->table->client[r->client].requests_tail, obd_entry(slot, seq, 0))) {
 		obd_store_release(&req->word, obd_word(seq, OBD_REQ_FREE));
 		return -EBUSY;
@@ -137,6 +141,7 @@ static bool accept_answer(struct obd_reader *r, uint64_t entry, void **cookie)
 	uint64_t word = obd_load_relaxed(&r->own->req[slot].word);
 	if (obd_word_state(word) != OBD_REQ_POSTED || (uint32_t)obd_word_seq(word) != obd_entry_seq(entry))
 		return false;
+	OBD_TEST_POINT(answer_seen);
 	*cookie = r->cookie[slot];
 	release_slot(r, slot);
 	return true;
@@ -161,6 +166,7 @@ unsigned int obd_reader_poll(struct obd_reader *r, unsigned int budget, obd_read
 		void *cookie;
 		if (accept_answer(r, entry, &cookie))
 			fn(arg, cookie, obd_entry_err(entry));
+		OBD_TEST_POINT(answer_freed);
 		obd_store_release(&r->own->answers_tail.tail, tail + 1); /* edge: ring-consume */
 	}
 	return n;

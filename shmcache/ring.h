@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 
+#include "common/base/testpoint.h"
 #include "shmcache/layout.h"
 
 #define OBD_RING_MASK (OBD_RING_ENTRIES - 1)
@@ -21,7 +22,9 @@ static inline bool obd_ring_push(struct obd_ring *ring, const struct obd_tail *p
 	if (head - tail >= OBD_RING_ENTRIES)
 		return false;
 	obd_store_relaxed(&ring->entry[head & OBD_RING_MASK], entry);
+	OBD_TEST_POINT(ring_unpublished);
 	obd_store_release(&ring->head, head + 1); /* edge: ring-publish; publishes the entry and the table it names */
+	OBD_TEST_POINT(ring_published);
 	return true;
 }
 
@@ -42,7 +45,9 @@ static inline enum obd_ring_result obd_ring_pop(const struct obd_ring *peer, str
 		return OBD_RING_LOST;
 	}
 	*entry = obd_load_relaxed(&peer->entry[tail & OBD_RING_MASK]);
+	OBD_TEST_POINT(ring_untaken);
 	obd_store_release(&own->tail, tail + 1); /* edge: ring-consume */
+	OBD_TEST_POINT(ring_taken);
 	return OBD_RING_ENTRY;
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 
 #define PAGE_BYTES UINT64_C(4096)
@@ -333,6 +334,7 @@ bool obd_wake(const struct obd_proc *peer, int bell)
 	obd_fence_full(); /* edge: sleep. Orders the publication before the look at the flag; pairs with obd_sleep_announce */
 	if (!obd_load_relaxed(&peer->sleeping) || bell < 0)
 		return false;
+	OBD_TEST_POINT(wake_unrung);
 	uint64_t one = 1;
 	ssize_t ignored = write(bell, &one, sizeof one); /* EAGAIN: the bell is already ringing */
 	(void)ignored;

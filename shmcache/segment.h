@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/base/err.h"
+#include "common/base/testpoint.h"
 #include "shmcache/layout.h"
 
 struct obd_segment {
@@ -87,6 +88,7 @@ static inline void obd_sleep_announce(struct obd_proc *own)
 {
 	obd_store_relaxed(&own->sleeping, 1);
 	obd_fence_full(); /* edge: sleep. Pairs with the fence in obd_wake */
+	OBD_TEST_POINT(sleep_announced);
 }
 
 static inline void obd_sleep_cancel(struct obd_proc *own)

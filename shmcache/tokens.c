@@ -17,6 +17,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/crc32c.h"
+#include "common/base/testpoint.h"
 
 #define WINDOW 16u
 #define KEY_WRITTEN_MS 100u
@@ -107,6 +108,7 @@ static void write_slot(struct obd_token_slot *s, const struct obd_token_slot *fr
 	if (!obd_cas_acq_rel(&s->word, &word, obd_word(seq, OBD_TOKEN_WRITING)))
 		return;
 	obd_fence_release(); /* edge: token-begin. The word leaves SET before the first new byte */
+	OBD_TEST_POINT(token_writing);
 	store_payload(s, from);
 	word = obd_word(seq, OBD_TOKEN_WRITING);
 	obd_cas_acq_rel(&s->word, &word, obd_word(seq, OBD_TOKEN_SET)); /* edge: token-publish */
@@ -203,6 +205,7 @@ static int claim_slot(const struct obd_tokens_side *t, uint32_t n, const char *k
 	claim->slot = n;
 	if (!take_claim(t, s, now_ns, &claim->word))
 		return -EBUSY;
+	OBD_TEST_POINT(token_claimed);
 	bool ours = copy_slot(s, &copy) && is_key(&copy, key, cred_id);
 	if (!ours) {
 		wipe(&copy, sizeof copy);
@@ -295,6 +298,7 @@ void obd_tokens_publish(const struct obd_tokens_side *t, const struct obd_token_
 		write_slot(s, &copy);
 	}
 	wipe(&copy, sizeof copy);
+	OBD_TEST_POINT(token_set);
 	end_claim(s, claim->word);
 }
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 
 #define FANOUT OBD_UPMAP_FANOUT
@@ -187,6 +188,7 @@ static word_t *descend(struct obd_upmap_writer *w, word_t *word)
 	obd_fence_release(); /* edge: detail-seqlock. Where the node comes to stand, a detail record may have stood */
 	for (uint32_t i = 0; i < FANOUT; i++)
 		obd_store_relaxed(&node[i], v);
+	OBD_TEST_POINT(up_node);
 	obd_store_release(word, obd_upmap_word(OBD_UPMAP_DATA, off / UNIT)); /* edge: upmap-publish */
 	return node;
 }
@@ -216,6 +218,7 @@ static int set_detail(struct obd_upmap_writer *w, word_t *leaf_word, uint32_t fi
 			v = obd_upmap_word(kind, kind == OBD_UPMAP_DATA ? moffset + (i - first) : 0);
 		obd_store_relaxed(&rec[i], v);
 	}
+	OBD_TEST_POINT(up_detail);
 	obd_store_release(leaf_word, detail_word(off, ++w->generation)); /* edge: upmap-publish */
 	if (had)
 		w->arena.free(w->arena.arg, detail_off(old), OBD_UPMAP_DETAIL_BYTES);

@@ -12,6 +12,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "supervisor/supervisor.h"
 
 static int new_bell_for(const struct obd_supervisor *sv, uint32_t id)
@@ -53,6 +54,7 @@ static int bring_up(struct obd_supervisor *sv, uint32_t id, uint32_t incarnation
 	client->state = OBD_CLIENT_UP;
 	client->incarnation = incarnation;
 	client->since_ns = obd_clock_ns();
+	OBD_TEST_POINT(sv_attached);
 	if (obd_child_is_up(cached))
 		obd_hand_out_client(cached, id);
 	if (id > 0 && obd_child_is_up(indexer))
@@ -102,6 +104,7 @@ void obd_client_detach(struct obd_supervisor *sv, uint32_t id)
 	if (client->state != OBD_CLIENT_UP)
 		return;
 	client->state = OBD_CLIENT_DOWN;
+	OBD_TEST_POINT(sv_detached);
 	if (client->held_by_cached)
 		obd_tell_client_down(obd_group_cached(sv), id);
 	if (client->held_by_indexer)

@@ -16,6 +16,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "supervisor/supervisor.h"
 
 #define TICK_NS (250 * OBD_MS_NS)
@@ -164,6 +165,7 @@ static void on_death(struct obd_child *child, int wait_status)
 			obd_loop_stop(sv->loop, sv->status);
 		return;
 	}
+	OBD_TEST_POINT(sv_reaped);
 	settle_death(child, incarnation);
 	schedule_restart(child, now);
 }
@@ -247,6 +249,7 @@ static void on_ready(struct obd_child *child)
 		sv->segment_complete = true;
 		obd_client_renew_indexer(sv);
 	}
+	OBD_TEST_POINT(sv_ready);
 	child->state = OBD_CHILD_RUNNING;
 	obd_info("%s[%d] is ready", label(child), (int)child->pid);
 	if (child->reopen_log)
@@ -314,6 +317,7 @@ static void start_child(struct obd_child *child)
 	int sock = -1;
 	pid_t pid = obd_spawn(child, &sock);
 	child->started_ns = child->beat_ns = now;
+	OBD_TEST_POINT(sv_spawned);
 	child->closed_ns = 0;
 	child->killed_for = NULL;
 	child->reopen_log = false;

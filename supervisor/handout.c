@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "supervisor/supervisor.h"
 
 /* Is the descriptor alive? Those of a client that is down wait only for their old holders. */
@@ -113,6 +114,7 @@ void obd_hand_out_start(struct obd_child *child)
 	obd_msg_init(&msg, OBD_MSG_GRANTS_DONE);
 	msg.role = (uint16_t)child->role;
 	obd_peer_send(&child->peer, &msg, -1);
+	OBD_TEST_POINT(sv_granted);
 	if (child->role == OBD_ROLE_FETCHER)
 		return;
 	if (child->role == OBD_ROLE_CACHED)

@@ -16,6 +16,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "supervisor/supervisor.h"
 
 #define CONNS_MAX 256
@@ -76,6 +77,7 @@ static void attach(struct conn *conn)
 	}
 	conn->client = (uint32_t)id;
 	conn->stage = ATTACHED;
+	OBD_TEST_POINT(sv_welcomed);
 	obd_hand_out_all(sv, &conn->peer, OBD_ROLE_FRONTEND, conn->client);
 	obd_msg_init(&msg, OBD_MSG_WELCOME);
 	msg.role = OBD_ROLE_FRONTEND;

@@ -9,6 +9,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 #include "frontend/client/internal.h"
 #include "shmcache/ring.h"
@@ -65,7 +66,9 @@ void obd_device_post(struct obd_device *dev)
 	memset(e->path, 0, sizeof e->path);
 	memcpy(e->path, dev->path, strlen(dev->path));
 	obd_store_relaxed(&e->posted_ns, obd_clock_ns());
+	OBD_TEST_POINT(open_unposted);
 	obd_store_release(&e->word, obd_word(dev->seq, OBD_OPEN_POSTED)); /* edge: open-post */
+	OBD_TEST_POINT(open_posted);
 	ring_indexer(c, (uint32_t)dev->slot, dev->seq);
 }
 
@@ -74,6 +77,7 @@ void obd_open_slot_free(struct obd_client *c, uint32_t slot)
 	struct obd_open *e = &c->reader.own->open[slot];
 	uint64_t seq = obd_word_seq(obd_load_relaxed(&e->word));
 	obd_store_release(&e->word, obd_word(seq, OBD_OPEN_FREE)); /* edge: open-post */
+	OBD_TEST_POINT(open_closed);
 	c->slot_closing[slot] = false;
 	ring_indexer(c, slot, seq);
 }
@@ -199,7 +203,9 @@ static void ready(struct obd_device *dev, const struct obd_reply *r, const struc
 	struct obd_open *e = entry_of(dev);
 	obd_store_relaxed(&e->image_slot, image_slot);
 	obd_store_relaxed(&e->image_uid, image_uid);
+	OBD_TEST_POINT(reply_seen);
 	obd_store_release(&e->word, obd_word(dev->seq, OBD_OPEN_HELD)); /* edge: open-held */
+	OBD_TEST_POINT(open_held);
 	dev->bytes = bytes;
 	dev->lowers_id = copy->lowers_id;
 	dev->upper_id = copy->upper_id;

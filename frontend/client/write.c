@@ -22,6 +22,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 #include "frontend/client/internal.h"
 #include "shmcache/ring.h"
@@ -87,7 +88,9 @@ static uint32_t post(struct obd_client *c, struct obd_up u, uint64_t offset, uin
 	obd_store_relaxed(&q->len, u.len);
 	obd_store_relaxed(&q->flags, flags);
 	obd_store_relaxed(&q->posted_ns, obd_clock_ns());
+	OBD_TEST_POINT(up_unposted);
 	obd_store_release(&q->word, obd_word(u.seq, OBD_UP_POSTED)); /* edge: up-post */
+	OBD_TEST_POINT(up_posted);
 	push(c, slot);
 	c->up_untold++;
 	u.io->outstanding++;
@@ -324,6 +327,7 @@ static void answered(struct obd_client *c, uint32_t slot, int err)
 	}
 	if (u.io && u.op == OBD_UP_READ && !err)
 		copy_out(c, slot);
+	OBD_TEST_POINT(up_answer_seen);
 	release(c, slot);
 	if (!u.io)
 		return;
@@ -373,6 +377,7 @@ bool obd_ups_poll(struct obd_client *c)
 			continue;
 		}
 		take_answer(c, obd_load_relaxed(&ring->entry[tail & OBD_RING_MASK]));
+		OBD_TEST_POINT(up_answer_freed);
 		obd_store_release(&own->tail, tail + 1); /* edge: ring-consume */
 	}
 	if (did)

@@ -11,6 +11,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "common/base/testpoint.h"
 #include "shmcache/cached/cached.h"
 
 static void adopt_frame(struct cached *c, uint32_t f, const bool *in_job)
@@ -64,6 +65,7 @@ void obd_cached_adopt(struct cached *c)
 	for (uint32_t b = 0; b < c->seg.geo.nbuckets; b++) /* readers miss for a moment and ask */
 		for (unsigned int i = 0; i < OBD_BUCKET_WAYS; i++)
 			obd_store_relaxed(&c->seg.bucket[b].way[i], 0);
+	OBD_TEST_POINT(adopt_buckets);
 	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++)
 		for (uint32_t s = 0; s < OBD_JOB_SLOTS; s++) {
 			obd_job_adopt(c, f, s);
@@ -72,8 +74,10 @@ void obd_cached_adopt(struct cached *c)
 				if (job->miss[i])
 					in_job[job->miss[i]->frame] = true;
 		}
+	OBD_TEST_POINT(adopt_jobs);
 	for (uint32_t f = 0; f < c->seg.geo.nframes; f++)
 		adopt_frame(c, f, in_job);
+	OBD_TEST_POINT(adopt_rings);
 	free(in_job);
 	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++) {
 		obd_ring_skip(&c->seg.fetcher[f]->reports, &c->seg.table->fetcher[f].reports_tail);

@@ -10,6 +10,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/config/config.h"
 #include "shmcache/cached/cached.h"
 
@@ -102,7 +103,9 @@ static void push_answer(struct cached *c, uint32_t id, uint64_t entry)
 static void answer(struct cached *c, struct request *r, int err)
 {
 	struct client *cl = &c->client[r->client];
+	OBD_TEST_POINT(answer_unsent);
 	push_answer(c, r->client, obd_entry(r->slot, r->seq, (unsigned int)err));
+	OBD_TEST_POINT(answer_sent);
 	uint64_t upto = obd_load_relaxed(&c->seg.table->client[r->client].answers.head);
 	for (uint32_t i = 0; i < r->npins; i++)
 		hold(cl, r->pins[i], upto);
@@ -268,7 +271,9 @@ static void take_request(struct cached *c, uint32_t id, uint32_t slot)
 	obd_list_push_back(&c->client[id].active, &r->link);
 	c->nwaiting++;
 	obd_count(&c->seg.table->proc, requests, 1);
+	OBD_TEST_POINT(request_seen);
 	serve(c, r, &w);
+	OBD_TEST_POINT(request_served);
 	if (w.kind == OBD_JOB_BLOCKS && w.nblocks <= OBD_REQ_BLOCKS && w.prio == PRIO_DEMAND)
 		obd_readahead_miss(c, w.flow, w.layer_slot, w.uid, w.block, w.nblocks);
 }
@@ -303,6 +308,7 @@ int obd_client_up(struct cached *c, uint32_t id, uint64_t incarnation)
 	obd_store_relaxed(&c->seg.table->client[id].incarnation, incarnation);
 	/* Skip, then scan: whatever is posted after the skip rings again. */
 	obd_ring_skip(&c->seg.client[id]->requests, &c->seg.table->client[id].requests_tail);
+	OBD_TEST_POINT(client_skipped);
 	obd_client_scan(c, id);
 	return 0;
 }

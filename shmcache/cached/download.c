@@ -21,6 +21,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/config/config.h"
 #include "shmcache/cached/cached.h"
 #include "shmcache/download.h"
@@ -98,6 +99,7 @@ static enum obd_down_state row_state(struct cached *c, uint32_t slot)
 
 static void set_state(struct cached *c, uint32_t slot, uint32_t uid, enum obd_down_state state)
 {
+	OBD_TEST_POINT(down_state);
 	obd_store_release(&row_of(c, slot)->word, obd_word(uid, state)); /* edge: down-local */
 }
 
@@ -309,6 +311,7 @@ static void hint_local(struct cached *c, uint32_t layer_slot)
 	for (uint32_t i = 0; i < OBD_WANT_SLOTS && !hint; i++)
 		if (row_state(c, i) == OBD_DOWN_LOCAL && row_of(c, i)->layer_slot == layer_slot)
 			hint = i + 1;
+	OBD_TEST_POINT(down_local);
 	obd_store_relaxed(&c->seg.table->local[layer_slot], hint); /* the row says whether it is true */
 }
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/base/testpoint.h"
 #include "shmcache/cached/cached.h"
 
 static const uint32_t successors[OBD_FRAME_STATES] = {
@@ -154,6 +155,7 @@ void obd_frame_fill(struct cached *c, uint32_t f, uint64_t key, uint32_t fetcher
 	obd_store_relaxed(&fr->fetcher, fetcher);
 	obd_store_relaxed(&fr->job, job);
 	obd_frame_set(c, f, OBD_FRAME_FILLING);
+	OBD_TEST_POINT(frame_filling);
 }
 
 void obd_frame_valid(struct cached *c, uint32_t f, bool mark)
@@ -162,6 +164,7 @@ void obd_frame_valid(struct cached *c, uint32_t f, bool mark)
 	uint64_t key = obd_load_relaxed(&fr->key);
 	obd_store_relaxed(&fr->insert_epoch, obd_load_relaxed(&c->seg.table->epoch));
 	obd_frame_set(c, f, OBD_FRAME_VALID);
+	OBD_TEST_POINT(frame_unbound);
 	if (obd_frame_bind(c, f, key, mark))
 		obd_evict_insert(c, f, key);
 	else
@@ -178,6 +181,8 @@ void obd_frame_drop(struct cached *c, uint32_t f)
 	}
 	if (state != OBD_FRAME_EVICTING)
 		obd_frame_set(c, f, OBD_FRAME_EVICTING);
+	OBD_TEST_POINT(frame_evicting);
 	unbind(c, f);
+	OBD_TEST_POINT(frame_evicted);
 	obd_frame_set(c, f, OBD_FRAME_FREE);
 }

@@ -13,6 +13,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 #include "shmcache/cached/cached.h"
 
@@ -29,6 +30,7 @@ static void row_begin(struct obd_table_host *row)
 {
 	obd_store_relaxed(&row->word, obd_load_relaxed(&row->word) | 1);
 	obd_fence_release(); /* edge: host-row */
+	OBD_TEST_POINT(host_row);
 }
 
 static void row_end(struct obd_table_host *row)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 #include "shmcache/cached/cached.h"
 
@@ -246,7 +247,9 @@ static bool issue(struct cached *c, uint32_t f, struct miss *m, struct miss **ru
 	j->nblocks = job->nblocks;
 	obd_store_relaxed(&j->demand, demanded(job));
 	uint64_t seq = obd_word_seq(obd_load_relaxed(&j->word)) + 1;
+	OBD_TEST_POINT(job_unissued);
 	obd_store_release(&j->word, obd_word(seq, OBD_JOB_ISSUED)); /* edge: job-issue */
+	OBD_TEST_POINT(job_issued);
 	job_begin(c, f, job);
 	obd_flow_charge(job->flow, (enum prio)job->prio, job->cost);
 	obd_count(&c->seg.table->proc, jobs, 1);
@@ -285,7 +288,9 @@ bool obd_job_download(struct cached *c, const struct obd_down_order *order, cons
 	j->down = *order;
 	obd_store_relaxed(&j->demand, 0);
 	uint64_t seq = obd_word_seq(obd_load_relaxed(&j->word)) + 1;
+	OBD_TEST_POINT(job_unissued);
 	obd_store_release(&j->word, obd_word(seq, OBD_JOB_ISSUED)); /* edge: job-issue */
+	OBD_TEST_POINT(job_issued);
 	job_begin(c, (uint32_t)f, job);
 	obd_count(&c->seg.table->proc, jobs, 1);
 	obd_job_ring(c, (uint32_t)f, s);
@@ -360,6 +365,7 @@ static void settle_failed(struct cached *c, struct job *job, uint32_t i, int err
 	job->miss[i] = NULL;
 	job->open_blocks--;
 	obd_frame_set(c, m->frame, OBD_FRAME_FAILED);
+	OBD_TEST_POINT(frame_failed);
 	obd_frame_drop(c, m->frame);
 	obd_miss_failed(c, m, err);
 }
@@ -425,6 +431,7 @@ static void finish(struct cached *c, uint32_t f, uint32_t s)
 	job_over(c, f, job);
 	obd_store_release(&j->word, obd_word(obd_word_seq(obd_load_relaxed(&j->word)), OBD_JOB_FREE));
 	obd_fence_release(); /* the job's fields change only after its word did */
+	OBD_TEST_POINT(job_freed);
 }
 
 /* The job's slot is free again, so that what follows can use it. lost: its fetcher died. */
@@ -463,6 +470,7 @@ void obd_jobs_settle(struct cached *c, uint32_t f, uint32_t s)
 	note_host(c, f, s, err);
 	if (!err && !probe && job->kind != OBD_JOB_DOWNLOAD) /* that took the time of a disk, too */
 		measure(c, job, obd_load_relaxed(&c->seg.fetcher[f]->done[s].net_bytes));
+	OBD_TEST_POINT(job_settled);
 	finish(c, f, s);
 	if (job->kind == OBD_JOB_DOWNLOAD)
 		settle_download(c, f, s, (int)(done & 0xffff ? done & 0xfff ? done & 0xfff : EIO : 0), false);
@@ -557,14 +565,17 @@ static void take_back(struct cached *c, uint32_t f, uint32_t s)
 	finish(c, f, s);
 	if (job->kind == OBD_JOB_DOWNLOAD)
 		settle_download(c, f, s, 0, true);
+	OBD_TEST_POINT(reap_half);
 }
 
 void obd_jobs_reaped(struct cached *c, uint32_t f, uint32_t incarnation)
 {
 	if (f >= c->seg.geo.nfetchers || obd_load_relaxed(&c->seg.table->fetcher[f].admitted) > incarnation)
 		return;
+	OBD_TEST_POINT(reap_begun);
 	for (uint32_t s = 0; s < OBD_JOB_SLOTS; s++)
 		take_back(c, f, s);
+	OBD_TEST_POINT(reap_unadmitted);
 	obd_store_release(&c->seg.table->fetcher[f].admitted, incarnation + 1); /* edge: fetcher-admit */
 	c->fetcher[f].wake = true;
 }

@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/base/testpoint.h"
 #include "common/base/util.h"
 #include "common/format/marks.h"
 #include "shmcache/cached/keeper.h"
@@ -275,6 +276,7 @@ static void evict_unit(struct blob *b, uint64_t index, const struct obd_mark *m,
 		return;
 	if (pwrite(b->marks_fd, zero, sizeof zero, (off_t)obd_marks_offset(index)) != (ssize_t)sizeof zero)
 		return;
+	OBD_TEST_POINT(disk_unmarking);
 	punch(b, index, m, ev);
 	ev->freed += m->bytes;
 	ev->units++;

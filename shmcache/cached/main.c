@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/testpoint.h"
 #include "common/config/config.h"
 #include "shmcache/cached/cached.h"
 #include "shmcache/cached/keeper.h"
@@ -108,6 +109,7 @@ static void message(struct obd_daemon *d, const struct obd_msg *msg)
 		if (msg->index >= OBD_MAX_CLIENTS)
 			break;
 		obd_client_down(c, msg->index);
+		OBD_TEST_POINT(client_dropped);
 		obd_segment_drop_client(&c->seg, msg->index);
 		rc = obd_daemon_client_gone(d, msg->index);
 		break;
