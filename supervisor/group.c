@@ -64,7 +64,7 @@ static bool any_child_left(const struct obd_supervisor *sv)
 	for (uint32_t i = 0; i < sv->nchildren; i++)
 		if (sv->children[i].pid > 0)
 			return true;
-	return false;
+	return obd_tgtd_is_left(sv);
 }
 
 static void on_stop_kill(void *arg)
@@ -94,6 +94,7 @@ static void begin_stop(struct obd_supervisor *sv, int status)
 	sv->stopping = true;
 	sv->status = status;
 	obd_listen_close(sv);
+	obd_tgtd_stop(sv);
 	for (uint32_t i = 0; i < sv->nchildren; i++) {
 		struct obd_child *child = &sv->children[i];
 		obd_loop_timer_set(child->restart, 0);
@@ -178,6 +179,8 @@ static void reap(struct obd_supervisor *sv)
 		if (child->pid > 0 && waitpid(child->pid, &status, WNOHANG) == child->pid)
 			on_death(child, status);
 	}
+	if (obd_tgtd_reap(sv) && sv->stopping && !any_child_left(sv))
+		obd_loop_stop(sv->loop, sv->status);
 	obd_group_advance(sv);
 }
 
@@ -231,6 +234,7 @@ static void check_group_ready(struct obd_supervisor *sv)
 	}
 	sv->was_ready = true;
 	obd_info("ready: %s/supervisor.sock", sv->config->runtime_dir);
+	obd_tgtd_advance(sv);
 }
 
 static void on_ready(struct obd_child *child)
@@ -390,6 +394,7 @@ static void forgive_silence(struct obd_supervisor *sv, uint64_t now)
 {
 	for (uint32_t i = 0; i < sv->nchildren; i++)
 		sv->children[i].beat_ns = now;
+	obd_tgtd_forgive(sv, now);
 }
 
 static void on_tick(void *arg)
@@ -398,6 +403,8 @@ static void on_tick(void *arg)
 	uint64_t now = obd_clock_ns();
 	if (now - sv->ticked_ns > OBD_SECOND_NS)
 		forgive_silence(sv, now);
+	if (!sv->stopping)
+		obd_tgtd_tick(sv, now);
 	sv->ticked_ns = now;
 	obd_loop_timer_set(sv->tick, now + TICK_NS);
 	if (sv->stopping)
@@ -512,8 +519,19 @@ static int set_up(struct obd_supervisor *sv)
 	return rc < 0 ? rc : catch_signals(sv);
 }
 
+static int open_tgtd(struct obd_supervisor *sv)
+{
+	struct obd_err err = {{0}};
+	int rc = obd_tgtd_open(sv, &err);
+	if (rc == 0)
+		return 0;
+	obd_error("%s", err.msg);
+	return -ECANCELED; /* said */
+}
+
 static void tear_down(struct obd_supervisor *sv)
 {
+	obd_tgtd_close(sv);
 	obd_store_free(&sv->store);
 	for (uint32_t i = 0; i < sv->nchildren; i++) {
 		obd_peer_close(&sv->children[i].peer);
@@ -531,6 +549,8 @@ static void tear_down(struct obd_supervisor *sv)
 int obd_group_run(struct obd_supervisor *sv)
 {
 	int rc = set_up(sv);
+	if (rc == 0)
+		rc = open_tgtd(sv);
 	if (rc == 0) {
 		obd_loop_timer_set(sv->tick, sv->ticked_ns + TICK_NS);
 		obd_group_advance(sv);
@@ -538,7 +558,7 @@ int obd_group_run(struct obd_supervisor *sv)
 		if (rc == 0)
 			obd_info("stopped");
 	}
-	if (rc < 0)
+	if (rc < 0 && rc != -ECANCELED)
 		obd_error("%s", strerror(-rc));
 	if (sv->loop)
 		obd_listen_close(sv);

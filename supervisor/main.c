@@ -7,6 +7,7 @@
 
 #include "common/base/log.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/timeouts.h"
 
 enum action { RUN, CHECK, PRINT_CONFIG };
 
@@ -77,12 +78,26 @@ static int complain(const struct obd_err *err)
 	return 1;
 }
 
+static void print_warning(void *arg, const char *line)
+{
+	(void)arg;
+	fprintf(stderr, "obd-supervisor: warning: %s\n", line);
+}
+
+static void log_warning(void *arg, const char *line)
+{
+	(void)arg;
+	obd_warn("%s", line);
+}
+
 static int check(struct obd_supervisor *sv, const struct options *o)
 {
 	struct obd_err err = {{0}};
 	for (uint32_t i = 0; i < sv->config->warnings.count; i++)
 		fprintf(stderr, "obd-supervisor: warning: %s\n", sv->config->warnings.text[i]);
-	if (obd_runtime_check(sv, &err) < 0 || obd_cachedir_check(sv, &err) < 0 || obd_find_programs(sv, o->bindir, &err) < 0)
+	obd_timeouts_check(sv->config, OBD_ISCSID_CONF, print_warning, NULL);
+	if (obd_runtime_check(sv, &err) < 0 || obd_cachedir_check(sv, &err) < 0 || obd_find_programs(sv, o->bindir, &err) < 0 ||
+	    obd_tgtd_check(sv, &err) < 0)
 		return complain(&err);
 	printf("%s: ok\n", sv->config_path);
 	return 0;
@@ -99,7 +114,8 @@ static void log_warnings(const struct obd_warnings *w)
 static int run(struct obd_supervisor *sv, const struct options *o)
 {
 	struct obd_err err = {{0}};
-	if (obd_find_programs(sv, o->bindir, &err) < 0 || obd_runtime_enter(sv, &err) < 0 || obd_cachedir_enter(sv, &err) < 0) {
+	if (obd_find_programs(sv, o->bindir, &err) < 0 || obd_runtime_enter(sv, &err) < 0 || obd_cachedir_enter(sv, &err) < 0 ||
+	    obd_tgtd_check(sv, &err) < 0) {
 		obd_runtime_leave(sv);
 		return complain(&err); /* on standard error, where whoever started us looks first */
 	}
@@ -107,6 +123,7 @@ static int run(struct obd_supervisor *sv, const struct options *o)
 	if (rc < 0)
 		obd_warn("%s: cannot be opened for logging: %s", sv->config->log_path, strerror(-rc));
 	log_warnings(&sv->config->warnings);
+	obd_timeouts_check(sv->config, OBD_ISCSID_CONF, log_warning, NULL);
 	obd_cachedir_complain(sv);
 	obd_info("version " OBD_VERSION ", %s", sv->config_path);
 	int status = obd_group_run(sv);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -39,6 +40,15 @@ static void reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+static void close_from(unsigned int first)
+{
+#ifdef SYS_close_range
+	syscall(SYS_close_range, first, UINT_MAX, 0);
+#else
+	(void)first;
+#endif
+}
+
 /* Descriptors 0 to 3 as promised, nothing else. Everything of ours is close-on-exec; close_range is for what our own parent
  * left open. */
 static int arrange_fds(int sock)
@@ -52,9 +62,7 @@ static int arrange_fds(int sock)
 	} else if (dup2(sock, CONTROL_FD) < 0) {
 		return -1;
 	}
-#ifdef SYS_close_range
-	syscall(SYS_close_range, CONTROL_FD + 1, UINT_MAX, 0);
-#endif
+	close_from(CONTROL_FD + 1);
 	return 0;
 }
 
@@ -90,6 +98,37 @@ pid_t obd_spawn(const struct obd_child *child, int *sock)
 	}
 	*sock = pair[0];
 	return pid;
+}
+
+/* ---- tgtd ---- */
+
+static void run_tgtd(const struct obd_supervisor *sv, pid_t parent)
+{
+	const struct obd_config *c = sv->config;
+	char port[16], portal[OBD_PATH_BYTES], ipc[OBD_PATH_BYTES];
+	const char *argv[] = {c->frontend_tgtd, "-f", "-C", port, *c->frontend_portal ? "--iscsi" : NULL, portal, NULL};
+	snprintf(port, sizeof port, "%u", c->frontend_control_port);
+	snprintf(portal, sizeof portal, "portal=%s", c->frontend_portal);
+	snprintf(ipc, sizeof ipc, "%s/tgtd", c->runtime_dir);
+	reset_signals();
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		_exit(CANNOT_EXECUTE);
+	if (getppid() != parent) /* it died before it could be said */
+		_exit(CANNOT_EXECUTE);
+	close_from(STDERR_FILENO + 1);
+	if (setenv("TGT_IPC_SOCKET", ipc, 1) == 0 && setenv("OVERLAYBD_RUNTIME_DIR", c->runtime_dir, 1) == 0)
+		execv(argv[0], (char *const *)(uintptr_t)argv);
+	dprintf(STDERR_FILENO, "%s: cannot be executed: %s\n", argv[0], strerror(errno));
+	_exit(CANNOT_EXECUTE);
+}
+
+pid_t obd_spawn_tgtd(const struct obd_supervisor *sv)
+{
+	pid_t self = getpid(), pid = fork();
+	if (pid == 0)
+		run_tgtd(sv, self);
+	return pid < 0 ? -errno : pid;
 }
 
 void obd_describe_exit(int status, char *text, size_t size)

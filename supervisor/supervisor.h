@@ -8,6 +8,7 @@
  *   clients.c  client ids: from attach until both servers have let go
  *   listen.c   the socket that frontends and obd-stat connect to
  *   stat.c     what obd-stat is told
+ *   tgtd.c     tgtd as a child (frontend.manage), see tgtd.h
  *   runtime.c  runtimeDir: lock, pid file, paths; the checks of --check
  *
  * A child's state:
@@ -41,6 +42,7 @@
 #define OBD_STOP_END_MS 4700	  /* and then the supervisor ends, whatever is left */
 
 struct obd_supervisor;
+struct obd_tgtd;
 
 enum obd_child_state { OBD_CHILD_DEAD, OBD_CHILD_BACKOFF, OBD_CHILD_STARTING, OBD_CHILD_RUNNING };
 
@@ -102,6 +104,7 @@ struct obd_supervisor {
 	int listen_fd; /* -1: no socket */
 	struct obd_list conns;
 	uint32_t nconns;
+	struct obd_tgtd *tgtd; /* NULL: not ours to manage */
 };
 
 /* ---- group.c ---- */
@@ -126,6 +129,9 @@ const char *obd_child_program(enum obd_role role);
 /* Starts the program with one end of a new socket pair as descriptor 3; *sock is the other end. Returns the pid or a negative
  * errno. A program that cannot be executed ends with 127. */
 pid_t obd_spawn(const struct obd_child *child, int *sock);
+
+/* Starts tgtd as the configuration says. It dies with us. Returns the pid or a negative errno. */
+pid_t obd_spawn_tgtd(const struct obd_supervisor *sv);
 
 /* Text of a wait status: "exit status 1", "killed by signal 9". */
 void obd_describe_exit(int status, char *text, size_t size);
@@ -187,6 +193,28 @@ void obd_cachedir_leave(struct obd_supervisor *sv);
 
 /* Does another group use cacheDir? Changes nothing on disk. 0, or -EBUSY with a line. */
 int obd_cachedir_check(const struct obd_supervisor *sv, struct obd_err *err);
+
+/* ---- tgtd.c: nothing happens in these unless frontend.manage is set ---- */
+
+/* Is there a tgtd to start, and a place for the record? Changes nothing. 0 or a negative errno with a line. */
+int obd_tgtd_check(const struct obd_supervisor *sv, struct obd_err *err);
+
+/* Binds the control socket and reads the record. The loop exists. 0 or a negative errno with a line. */
+int obd_tgtd_open(struct obd_supervisor *sv, struct obd_err *err);
+void obd_tgtd_close(struct obd_supervisor *sv);
+
+/* Starts tgtd if it does not run and the group is ready. */
+void obd_tgtd_advance(struct obd_supervisor *sv);
+
+/* After SIGCHLD: waits for it; true: it has ended. */
+bool obd_tgtd_reap(struct obd_supervisor *sv);
+
+void obd_tgtd_tick(struct obd_supervisor *sv, uint64_t now_ns);
+void obd_tgtd_forgive(struct obd_supervisor *sv, uint64_t now_ns);
+
+/* The group stops: so does tgtd. */
+void obd_tgtd_stop(struct obd_supervisor *sv);
+bool obd_tgtd_is_left(const struct obd_supervisor *sv);
 
 /* ---- stat.c ---- */
 

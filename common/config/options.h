@@ -106,14 +106,16 @@ X(hang_sec, "hangSec", U32, 1, 3600, 10, "s", OBD_OPT_RELOAD, \
   "A process without a heartbeat for so long is killed and started again.") \
 X(offline_open, "offlineOpen", BOOL, 0, 0, true, "", 0, \
   "Open an image from the disk cache while its registry is unreachable.") \
-X(frontend_manage, "frontend.manage", BOOL, 0, 0, false, "", OBD_OPT_PLANNED, \
+X(frontend_manage, "frontend.manage", BOOL, 0, 0, false, "", 0, \
   "Start and watch tgtd, and attach its devices again after a restart.") \
-X(frontend_tgtd, "frontend.tgtd", PATH, 1, 4000, "/usr/sbin/tgtd", "", OBD_OPT_PLANNED, \
+X(frontend_tgtd, "frontend.tgtd", PATH, 1, 4000, "/usr/sbin/tgtd", "", 0, \
   "The tgtd program.") \
-X(frontend_control_port, "frontend.controlPort", U32, 0, 65535, 0, "", OBD_OPT_PLANNED, \
+X(frontend_control_port, "frontend.controlPort", U32, 0, 65535, 0, "", 0, \
   "Control port of tgtd.") \
-X(frontend_portal, "frontend.portal", STR, 0, 256, "", "", OBD_OPT_PLANNED | OBD_OPT_HOST, \
-  "ADDRESS:PORT that tgtd listens on; empty: its own default.")
+X(frontend_portal, "frontend.portal", STR, 0, 256, "", "", OBD_OPT_HOST, \
+  "ADDRESS:PORT that tgtd listens on; empty: its own default.") \
+X(frontend_state_dir, "frontend.stateDir", PATH, 0, 4000, "", "", 0, \
+  "Directory of the record of what is attached; empty: runtimeDir.")
 
 /* One element of registries[]. */
 #define OBD_REGISTRY_OPTIONS(X) \

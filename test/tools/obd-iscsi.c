@@ -54,6 +54,8 @@ static const char usage[] =
 	"  -R        verify in shuffled order    -S N      seed of all that is random (1)\n"
 	"  -W S      wait for ready (30)         -T S  time-out of one command (120, 0: none)\n"
 	"  -k        keep going after errors\n"
+	"  -A S      log in again for S seconds after a lost connection, and ask again (0: a lost connection is an error);\n"
+	"            the LUN must still be what it was: size and VPD pages 0x80 and 0x83 are compared\n"
 	"  -i IQN    initiator name\n"
 	"exit: 0 ok, 1 usage or connection, 2 I/O error, 3 miscompare\n";
 
@@ -68,7 +70,10 @@ struct slot {
 	uint64_t start_ns;
 	int attentions; /* UNIT ATTENTIONs this request met */
 	bool filled;	/* ordered jobs: answered, not yet taken in */
+	bool under_way; /* sent, not answered */
 };
+
+enum { IDENTITY_BYTES = 512 };
 
 struct session {
 	struct iscsi_context *iscsi;
@@ -81,13 +86,15 @@ struct session {
 	uint64_t next; /* piece to ask for */
 	uint64_t head; /* ordered jobs: piece to take in */
 	EVP_MD_CTX *sha;
+	unsigned number;
+	unsigned char identity[2 * IDENTITY_BYTES]; /* the VPD pages; with -A */
 	bool lost;
 };
 
 static struct {
 	enum mode mode;
 	uint64_t request_bytes, offset_bytes, len_bytes, max_requests, seed;
-	unsigned depth, sessions_per_url, seconds, ready_seconds, command_seconds;
+	unsigned depth, sessions_per_url, seconds, ready_seconds, command_seconds, again_seconds;
 	bool seconds_given, shuffled, keep_going;
 	const char *reference_path, *sha256, *out_path, *initiator;
 } opt = {.request_bytes = 65536,
@@ -108,7 +115,7 @@ static uint32_t *order; /* a permutation of the pieces, NULL: ascending */
 static uint64_t pieces;
 static uint64_t deadline_ns;
 static struct latency latency;
-static uint64_t issued, answered, answered_bytes, io_errors, miscompares, attentions, random_state;
+static uint64_t issued, answered, answered_bytes, io_errors, miscompares, attentions, reconnects, random_state;
 static bool stopping;
 
 /* ---- small things ------------------------------------------------------------------------------------------------ */
@@ -167,11 +174,11 @@ static void io_error(const struct slot *slot, int status, const struct scsi_task
 
 /* ---- login and readiness ----------------------------------------------------------------------------------------- */
 
-static int session_login(struct session *s, unsigned number)
+static int session_login(struct session *s, bool quiet)
 {
 	char name[300];
 
-	snprintf(name, sizeof(name), "%s-%d-%u", opt.initiator, (int)getpid(), number);
+	snprintf(name, sizeof(name), "%s-%d-%u", opt.initiator, (int)getpid(), s->number);
 	s->iscsi = iscsi_create_context(name);
 	s->url = s->iscsi ? iscsi_parse_full_url(s->iscsi, s->text) : NULL;
 	if (!s->url)
@@ -186,7 +193,8 @@ static int session_login(struct session *s, unsigned number)
 	iscsi_set_noautoreconnect(s->iscsi, 1);
 	return 0;
 fail:
-	fprintf(stderr, "%s: login: %s\n", s->text, s->iscsi ? iscsi_get_error(s->iscsi) : "no memory");
+	if (!quiet)
+		fprintf(stderr, "%s: login: %s\n", s->text, s->iscsi ? iscsi_get_error(s->iscsi) : "no memory");
 	return -1;
 }
 
@@ -262,6 +270,33 @@ static int read_capacity(struct session *s)
 	return answer && s->block_bytes ? 0 : -1;
 }
 
+static int read_page(struct session *s, int page, unsigned char *out)
+{
+	struct scsi_task *task = NULL;
+	for (int n = 0; n < MAX_UNIT_ATTENTIONS; n++) {
+		task = iscsi_inquiry_sync(s->iscsi, s->url->lun, 1, page, 255);
+		if (!task || !is_unit_attention(task->status, task))
+			break;
+		scsi_free_scsi_task(task);
+		task = NULL;
+	}
+	int rc = task && task->status == SCSI_STATUS_GOOD && task->datain.size > 0 ? 0 : -1;
+	if (rc)
+		report_sense(s, "inquiry", task ? task->status : -1, task);
+	else
+		memcpy(out, task->datain.data, (size_t)obd_min_u64((uint64_t)task->datain.size, IDENTITY_BYTES));
+	if (task)
+		scsi_free_scsi_task(task);
+	return rc;
+}
+
+/* Unit serial number and device identification, [2 * IDENTITY_BYTES]. */
+static int read_identity(struct session *s, unsigned char *out)
+{
+	memset(out, 0, 2 * IDENTITY_BYTES);
+	return read_page(s, 0x80, out) || read_page(s, 0x83, out + IDENTITY_BYTES) ? -1 : 0;
+}
+
 /* Returns 0 or an exit code. */
 static int open_sessions(char **urls, unsigned url_count)
 {
@@ -269,13 +304,16 @@ static int open_sessions(char **urls, unsigned url_count)
 	sessions = must_alloc(session_count, sizeof(*sessions));
 	for (unsigned i = 0; i < session_count; i++) {
 		sessions[i].text = urls[i % url_count];
-		if (session_login(&sessions[i], i))
+		sessions[i].number = i;
+		if (session_login(&sessions[i], false))
 			return EXIT_USAGE;
 	}
 	for (unsigned i = 0; i < session_count; i++) {
 		if (wait_ready(&sessions[i]))
 			return EXIT_IO;
 		if (opt.mode != WAIT_READY && read_capacity(&sessions[i]))
+			return EXIT_IO;
+		if (opt.again_seconds && read_identity(&sessions[i], sessions[i].identity))
 			return EXIT_IO;
 	}
 	return 0;
@@ -404,10 +442,12 @@ static bool submit_write(struct slot *slot)
 
 static void submit(struct slot *slot)
 {
-	if (writes() ? submit_write(slot) : submit_read(slot))
+	if (writes() ? submit_write(slot) : submit_read(slot)) {
 		slot->session->in_flight++;
-	else
+		slot->under_way = true;
+	} else {
 		io_error(slot, -1, NULL);
+	}
 }
 
 static void start(struct slot *slot)
@@ -431,7 +471,10 @@ static void on_answer(struct iscsi_context *iscsi, int status, void *data, void 
 	(void)iscsi;
 	if (s->lost)
 		return;
+	if (opt.again_seconds && status == SCSI_STATUS_CANCELLED)
+		return; /* the connection is about to be found lost */
 	s->in_flight--;
+	slot->under_way = false;
 	if (is_unit_attention(status, task) && slot->attentions++ < MAX_UNIT_ATTENTIONS) {
 		attentions++;
 		submit(slot);
@@ -448,12 +491,69 @@ static void on_answer(struct iscsi_context *iscsi, int status, void *data, void 
 		scsi_free_scsi_task(task);
 }
 
+/* A new login of a session whose connection is lost: 0 when the LUN is there again. */
+static int log_in_again(struct session *s)
+{
+	uint64_t end_ns = obd_clock_ns() + opt.again_seconds * OBD_SECOND_NS;
+
+	for (;;) {
+		iscsi_destroy_context(s->iscsi); /* ends what is under way: on_answer looks at `lost` */
+		if (s->url)
+			iscsi_destroy_url(s->url);
+		s->iscsi = NULL;
+		s->url = NULL;
+		if (session_login(s, obd_clock_ns() < end_ns) == 0)
+			break;
+		if (obd_clock_ns() >= end_ns)
+			return -1;
+		usleep(50000);
+	}
+	return wait_ready(s);
+}
+
+/* What was there before the loss must be there again. */
+static int is_the_same(struct session *s)
+{
+	unsigned char identity[2 * IDENTITY_BYTES];
+	uint64_t size_bytes = s->size_bytes;
+
+	if (read_capacity(s) || read_identity(s, identity))
+		return false;
+	if (size_bytes == s->size_bytes && !memcmp(identity, s->identity, sizeof(identity)))
+		return true;
+	fprintf(stderr, "%s: is another device after the loss of the connection\n", s->text);
+	miscompares++;
+	return false;
+}
+
+static void submit_again(struct session *s)
+{
+	s->in_flight = 0;
+	for (unsigned i = 0; i < opt.depth; i++) {
+		struct slot *slot = &s->slots[i];
+		if (slot->under_way)
+			submit(slot);
+	}
+}
+
+static bool come_back(struct session *s)
+{
+	if (!opt.again_seconds || log_in_again(s) || !is_the_same(s))
+		return false;
+	s->lost = false;
+	reconnects++;
+	submit_again(s);
+	return true;
+}
+
 static void service(struct session *s, int revents)
 {
 	if (iscsi_service(s->iscsi, revents) >= 0)
 		return;
-	fprintf(stderr, "%s: connection lost: %s\n", s->text, iscsi_get_error(s->iscsi));
 	s->lost = true;
+	if (come_back(s))
+		return;
+	fprintf(stderr, "%s: connection lost: %s\n", s->text, s->iscsi ? iscsi_get_error(s->iscsi) : "no memory");
 	io_errors++;
 	stopping = !opt.keep_going;
 }
@@ -595,11 +695,12 @@ static void print_result(double seconds)
 {
 	printf("{\"mode\":\"%s\",\"bs\":%" PRIu64 ",\"qd\":%u,\"sessions\":%u,\"secs\":%.3f,\"ops\":%" PRIu64
 	       ",\"bytes\":%" PRIu64 ",\"iops\":%.0f,\"MBps\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f"
-	       ",\"max_us\":%.1f,\"attentions\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"miscompares\":%" PRIu64 ",\"rc\":%d}\n",
+	       ",\"max_us\":%.1f,\"attentions\":%" PRIu64 ",\"reconnects\":%" PRIu64 ",\"errors\":%" PRIu64
+	       ",\"miscompares\":%" PRIu64 ",\"rc\":%d}\n",
 	       mode_names[opt.mode], opt.request_bytes, opt.depth, session_count, seconds, answered, answered_bytes,
 	       (double)answered / seconds, (double)answered_bytes / seconds / 1e6, latency_percentile_us(&latency, 50),
 	       latency_percentile_us(&latency, 99), latency_percentile_us(&latency, 99.9), (double)latency.max_ns / 1e3,
-	       attentions, io_errors, miscompares, exit_code());
+	       attentions, reconnects, io_errors, miscompares, exit_code());
 }
 
 static int run_job(void)
@@ -710,6 +811,9 @@ static void parse_option(int c)
 	case 'k':
 		opt.keep_going = true;
 		break;
+	case 'A':
+		opt.again_seconds = parse_count(optarg);
+		break;
 	case 'i':
 		opt.initiator = optarg;
 		break;
@@ -755,7 +859,7 @@ int main(int argc, char **argv)
 		fail_usage("no mode");
 	parse_mode(argv[1]);
 	optind = 2;
-	while ((c = getopt(argc, argv, "r:x:w:b:q:s:t:n:o:l:RS:W:T:ki:")) != -1)
+	while ((c = getopt(argc, argv, "r:x:w:b:q:s:t:n:o:l:RS:W:T:kA:i:")) != -1)
 		parse_option(c);
 	check_options(argc - optind);
 	random_state = opt.seed;

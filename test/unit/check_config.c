@@ -399,10 +399,10 @@ END_TEST
 
 START_TEST(planned_options_warn)
 {
-	load_ok("cacheConfig: {cacheSizeGB: 4}\nexporterConfig: {port: 9000}\nfrontend: {controlPort: 1}\nhangSec: 20\n");
+	load_ok("cacheConfig: {cacheSizeGB: 4}\nexporterConfig: {enable: true, port: 9000}\nhangSec: 20\n");
 	ck_assert_uint_eq(cfg.warnings.count, 2);
 	ck_assert(warned("f: exporterConfig.port is accepted but has no effect in this version"));
-	ck_assert(warned("f: frontend.controlPort is accepted but has no effect in this version"));
+	ck_assert(warned("f: exporterConfig.enable is accepted but has no effect in this version"));
 	obd_config_free(&cfg);
 }
 END_TEST
