@@ -55,11 +55,12 @@ static void stop(struct obd_local *local)
 static int submit(struct obd_local *local, struct obd_local_req *req)
 {
 	struct iocb *one = &req->iocb;
-	io_prep_pread(one, req->file->fd, req->buf, req->want, (long long)req->at);
+	io_prep_pread(one, req->fd, req->bounce, req->want, (long long)req->at);
 	io_set_eventfd(one, local->event_fd);
 	one->data = req;
 	int rc = io_submit(local->aio_ctx, 1, &one);
 	return rc == 1 ? 0 : rc < 0 ? rc : -EAGAIN;
 }
 
-const struct obd_local_engine_ops obd_local_libaio = {.direct = true, .start = start, .stop = stop, .submit = submit};
+const struct obd_local_engine_ops obd_local_libaio = {
+	.direct = true, .start = start, .stop = stop, .submit = submit, .submit_blocks = true};

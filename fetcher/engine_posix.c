@@ -28,7 +28,7 @@ static void look(int fd, uint32_t events, void *arg)
 		;
 	OBD_LIST_FOREACH_SAFE (it, &local->running) {
 		struct obd_local_req *req = OBD_LIST_ENTRY(it, struct obd_local_req, link);
-		int err = aio_error(&req->aiocb);
+		int err = req->in_kernel ? aio_error(&req->aiocb) : EINPROGRESS;
 		if (err != EINPROGRESS)
 			settle(req, err);
 	}
@@ -53,8 +53,11 @@ static int start(struct obd_local *local)
 static void stop(struct obd_local *local)
 {
 	OBD_LIST_FOREACH (it, &local->running) {
-		struct aiocb *one = &OBD_LIST_ENTRY(it, struct obd_local_req, link)->aiocb;
+		struct obd_local_req *req = OBD_LIST_ENTRY(it, struct obd_local_req, link);
+		struct aiocb *one = &req->aiocb;
 		const struct aiocb *const list[] = {one};
+		if (!req->in_kernel)
+			continue;
 		while (aio_error(one) == EINPROGRESS)
 			aio_suspend(list, 1, NULL);
 		aio_return(one);
@@ -67,8 +70,8 @@ static int submit(struct obd_local *local, struct obd_local_req *req)
 {
 	(void)local;
 	memset(&req->aiocb, 0, sizeof req->aiocb);
-	req->aiocb.aio_fildes = req->file->fd;
-	req->aiocb.aio_buf = req->buf;
+	req->aiocb.aio_fildes = req->fd;
+	req->aiocb.aio_buf = req->bounce;
 	req->aiocb.aio_nbytes = req->want;
 	req->aiocb.aio_offset = (off_t)req->at;
 	req->aiocb.aio_sigevent.sigev_notify = SIGEV_SIGNAL;

@@ -47,7 +47,7 @@ static bool same_file(const struct stat *st, const struct obd_local_target *t)
 	       (uint64_t)st->st_size == t->bytes;
 }
 
-static int check(int fd, const struct obd_local_target *t, struct obd_err *err)
+int obd_fd_check(int fd, const struct obd_local_target *t, struct obd_err *err)
 {
 	struct stat st;
 	if (fstat(fd, &st))
@@ -79,53 +79,45 @@ static void trim(struct obd_fdcache *c)
 	}
 }
 
-static int open_file(const struct obd_local_target *t, bool *direct, struct obd_err *err)
+int obd_fd_open(const struct obd_local_target *target, bool *direct, struct obd_err *err)
 {
 	int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY; /* a fifo in the file's place must not hold us up */
-	int fd = open(t->path, flags | (*direct ? O_DIRECT : 0));
+	int fd = open(target->path, flags | (*direct ? O_DIRECT : 0));
 	if (fd < 0 && *direct && errno == EINVAL) {
 		*direct = false;
-		fd = open(t->path, flags);
+		fd = open(target->path, flags);
 	}
 	if (fd < 0)
-		return obd_err_set(err, errno, "%s: %s", t->path, strerror(errno));
-	return fd;
+		return obd_err_set(err, errno, "%s: %s", target->path, strerror(errno));
+	int rc = obd_fd_check(fd, target, err);
+	if (rc)
+		close(fd);
+	return rc ? rc : fd;
 }
 
-static int add(struct obd_fdcache *c, const struct obd_local_target *t, bool direct, struct obd_fd **out, struct obd_err *err)
+struct obd_fd *obd_fdcache_add(struct obd_fdcache *c, const struct obd_local_target *target, int fd, bool direct)
 {
 	struct obd_fd *file = calloc(1, sizeof(*file));
-	if (!file)
-		return obd_err_set(err, EAGAIN, "%s: no memory", t->path);
-	int fd = open_file(t, &direct, err), rc = fd;
-	if (fd >= 0)
-		rc = check(fd, t, err);
-	if (rc < 0) {
-		if (fd >= 0)
-			close(fd);
-		free(file);
-		return rc;
+	if (!file) {
+		close(fd);
+		return NULL;
 	}
-	*file = (struct obd_fd){.fd = fd, .direct = direct, .dev = t->dev, .ino = t->ino};
+	*file = (struct obd_fd){.fd = fd, .direct = direct, .refs = 1, .dev = target->dev, .ino = target->ino};
 	obd_list_push_front(&c->files, &file->link);
 	c->count++;
-	*out = file;
-	return 0;
+	trim(c);
+	return file;
 }
 
-int obd_fdcache_get(struct obd_fdcache *c, const struct obd_local_target *target, bool direct, struct obd_fd **out,
-		    struct obd_err *err)
+struct obd_fd *obd_fdcache_find(struct obd_fdcache *c, const struct obd_local_target *target)
 {
 	struct obd_fd *file = find(c, target);
-	int rc = file ? check(file->fd, target, err) : add(c, target, direct, &file, err);
-	if (rc)
-		return rc;
+	if (!file)
+		return NULL;
 	obd_list_remove(&file->link);
 	obd_list_push_front(&c->files, &file->link);
 	file->refs++;
-	*out = file;
-	trim(c);
-	return 0;
+	return file;
 }
 
 void obd_fdcache_put(struct obd_fdcache *c, struct obd_fd *file)

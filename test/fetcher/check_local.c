@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/util.h"
 #include "fetcher/fdcache.h"
 #include "fetcher/local.h"
@@ -19,6 +23,50 @@ static char path[64];
 static struct obd_loop *loop;
 static struct obd_local *local;
 static struct obd_fetch_stats stats;
+
+/* --- a disk that hangs: files whose name ends in ".hangs" are opened, and read by pread, when hanging is over
+ * ------------------- */
+
+static pthread_mutex_t disk_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t disk_back = PTHREAD_COND_INITIALIZER;
+static bool hanging;
+static int hanging_fd = -1;
+
+static void touch_disk(void)
+{
+	pthread_mutex_lock(&disk_lock);
+	while (hanging)
+		pthread_cond_wait(&disk_back, &disk_lock);
+	pthread_mutex_unlock(&disk_lock);
+}
+
+static void set_hanging(bool yes)
+{
+	pthread_mutex_lock(&disk_lock);
+	hanging = yes;
+	pthread_cond_broadcast(&disk_back);
+	pthread_mutex_unlock(&disk_lock);
+}
+
+int open64(const char *name, int flags, ...)
+{
+	va_list ap;
+	va_start(ap, flags);
+	unsigned int mode = flags & O_CREAT ? va_arg(ap, unsigned int) : 0;
+	va_end(ap);
+	if (strstr(name, ".hangs"))
+		touch_disk();
+	return (int)syscall(SYS_openat, AT_FDCWD, name, flags, mode);
+}
+
+ssize_t pread64(int fd, void *buf, size_t n, off64_t at)
+{
+	if (fd == __atomic_load_n(&hanging_fd, __ATOMIC_RELAXED))
+		touch_disk();
+	return syscall(SYS_pread64, fd, buf, n, at);
+}
+
+/* -------------------------------------------------------------------------------------------------------------------------- */
 
 static void write_file(void)
 {
@@ -39,6 +87,7 @@ static void setup(void)
 
 static void teardown(void)
 {
+	set_hanging(false);
 	obd_local_free(local);
 	obd_loop_free(loop);
 	local = NULL;
@@ -199,6 +248,114 @@ START_TEST(test_freed_while_reading)
 }
 END_TEST
 
+/* The same file on another disk, which hangs. */
+static struct obd_local_target on_hanging_disk(char name[80])
+{
+	struct obd_local_target t = target();
+	snprintf(name, 80, "%s.hangs", path);
+	t.path = name;
+	t.dev++;
+	return t;
+}
+
+static void ask(struct keeper *k, int n, int *left, const struct obd_local_target *t)
+{
+	for (int i = 0; i < n; i++) {
+		k[i] = keeper(left, 1000);
+		ck_assert_int_eq(obd_local_read(local, t, 0, 1000, &keeper_sink, &k[i]), 0);
+	}
+}
+
+static void check_and_free(struct keeper *k, int n, int err)
+{
+	for (int i = 0; i < n; i++) {
+		ck_assert_int_eq(k[i].dones, 1);
+		ck_assert_int_eq(k[i].err, err);
+		free(k[i].buf);
+	}
+}
+
+/* Files of one disk are read while another hangs: more reads than there are threads for it, and before the others. */
+START_TEST(test_one_disk_hangs)
+{
+	enum { HUNG = 40, GOOD = 5 };
+	struct keeper hung[HUNG], good[GOOD];
+	int nhung = HUNG, ngood = GOOD;
+	char name[80];
+	open_engine(_i);
+	obd_local_set_limit(local, 600000);
+	struct obd_local_target t = target(), h = on_hanging_disk(name);
+	set_hanging(true);
+	ask(hung, HUNG, &nhung, &h);
+	ask(good, GOOD, &ngood, &t);
+	ck_assert_int_eq(obd_loop_run(loop), 7);
+	check_and_free(good, GOOD, 0);
+	ck_assert_int_eq(nhung, HUNG);
+	set_hanging(false);
+	ck_assert_int_eq(obd_loop_run(loop), 7);
+	check_and_free(hung, HUNG, ENOENT);
+}
+END_TEST
+
+static void stop_loop(void *arg)
+{
+	obd_loop_stop(arg, 7);
+}
+
+static void run_for_a_moment(void)
+{
+	struct obd_loop_timer *timer = obd_loop_timer_new(loop, stop_loop, loop);
+	obd_loop_timer_set(timer, obd_clock_ns() + 10 * OBD_MS_NS);
+	ck_assert_int_eq(obd_loop_run(loop), 7);
+	obd_loop_timer_free(timer);
+}
+
+START_TEST(test_a_hung_read_is_given_up)
+{
+	enum { HUNG = 9 };
+	struct keeper hung[HUNG], k;
+	int nhung = HUNG;
+	char name[80];
+	open_engine(_i);
+	struct obd_local_target h = on_hanging_disk(name);
+	set_hanging(true);
+	obd_local_set_limit(local, 100);
+	ask(hung, HUNG, &nhung, &h);
+	ck_assert_int_eq(obd_loop_run(loop), 7);
+	ck_assert_ptr_nonnull(strstr(hung[0].reason, ".hangs: the disk does not answer at byte 0"));
+	check_and_free(hung, HUNG, ETIMEDOUT);
+	obd_local_set_limit(local, 600000);
+	ck_assert_int_eq(read_one(&h, 0, 1000, 0).err, ETIMEDOUT); /* at once: it has its threads already */
+	set_hanging(false);
+	do {
+		run_for_a_moment();
+		k = read_one(&h, 0, 1000, 0);
+	} while (k.err == ETIMEDOUT);
+	ck_assert_int_eq(k.err, ENOENT);
+}
+END_TEST
+
+/* A read that was given up does not write to where the bytes were wanted. */
+START_TEST(test_a_late_read_is_not_believed)
+{
+	struct obd_local_target t = target();
+	struct keeper k = {0};
+	int left = 1;
+	open_engine(OBD_LOCAL_PSYNC);
+	ck_assert_int_eq(read_one(&t, 0, 1000, 0).err, 0);
+	int fd = open(path, O_RDONLY);
+	__atomic_store_n(&hanging_fd, fd - 1, __ATOMIC_RELAXED); /* what the source keeps open */
+	close(fd);
+	set_hanging(true);
+	obd_local_set_limit(local, 100);
+	ask(&k, 1, &left, &t);
+	ck_assert_int_eq(obd_loop_run(loop), 7);
+	check_and_free(&k, 1, ETIMEDOUT);
+	set_hanging(false);
+	ck_assert_int_eq(read_one(&t, 0, 1000, 0).err, 0);
+}
+END_TEST
+
 START_TEST(test_fdcache_keeps_few)
 {
 	struct obd_fdcache *c = obd_fdcache_new();
@@ -215,8 +372,14 @@ START_TEST(test_fdcache_keeps_few)
 					     .dev = st.st_dev,
 					     .ino = st.st_ino,
 					     .mtime_ns = st.st_mtim.tv_sec * 1000000000L + st.st_mtim.tv_nsec};
-		ck_assert_int_eq(obd_fdcache_get(c, &t, false, &file, &err), 0);
-		ck_assert_int_lt(file->fd, 120);
+		bool direct = false;
+		fd = obd_fd_open(&t, &direct, &err);
+		ck_assert_int_ge(fd, 0);
+		ck_assert_int_lt(fd, 120);
+		ck_assert_ptr_null(obd_fdcache_find(c, &t));
+		file = obd_fdcache_add(c, &t, fd, direct);
+		ck_assert_ptr_eq(obd_fdcache_find(c, &t), file);
+		obd_fdcache_put(c, file);
 		obd_fdcache_put(c, file);
 	}
 	obd_fdcache_free(c);
@@ -238,6 +401,9 @@ TCase *local_cases(void)
 	tcase_add_loop_test(t, test_short_file_is_an_error, 0, OBD_LOCAL_ENGINES);
 	tcase_add_loop_test(t, test_not_a_file, 0, OBD_LOCAL_ENGINES);
 	tcase_add_loop_test(t, test_freed_while_reading, 0, OBD_LOCAL_ENGINES);
+	tcase_add_loop_test(t, test_one_disk_hangs, 0, OBD_LOCAL_ENGINES);
+	tcase_add_loop_test(t, test_a_hung_read_is_given_up, 0, OBD_LOCAL_ENGINES);
+	tcase_add_test(t, test_a_late_read_is_not_believed);
 	tcase_add_test(t, test_fdcache_keeps_few);
 	return t;
 }
