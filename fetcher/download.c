@@ -22,7 +22,7 @@
 
 struct step {
 	struct obd_work_item item;
-	struct down_run *run; /* of no use once done said ETIMEDOUT */
+	struct down_run *run; /* of no use once done was called */
 	struct obd_down_order order;
 	uint64_t blob_bytes;
 	char digest[OBD_DIGEST_BYTES];
@@ -105,7 +105,9 @@ static void step_done(struct obd_work_item *item, int late)
 	struct step *s = step_of(item);
 	struct down_run *run = s->run;
 	char text[OBD_DIR_BYTES + 40];
-	if (late) {
+	if (late == EAGAIN) {
+		fail(run, late, OBD_DOWN_FAULT_SOURCE, "other directories that do not answer hold it up");
+	} else if (late) {
 		snprintf(text, sizeof text, "%.200s: does not answer", run->want.dir);
 		fail(run, late, OBD_DOWN_FAULT_DISK, text);
 	} else if (s->rc) {

@@ -129,9 +129,9 @@ static void done(struct obd_work_item *item, int late)
 	struct read_item *r = of(item);
 	int err = late ? late : r->err;
 	struct obd_source_end end = {.err = err, .reason = err ? strerror(err) : ""};
-	if (err) {
+	if (err && late != EAGAIN) {
 		complain(r, err);
-	} else {
+	} else if (!err) {
 		r->sw->stats->bytes_local += r->n;
 		int rc = r->sink->data(r->arg, r->buf, r->n);
 		end = (struct obd_source_end){.err = -rc, .reason = rc ? strerror(-rc) : ""};

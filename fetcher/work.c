@@ -164,7 +164,7 @@ static bool expire_one(struct obd_work *w, uint64_t now)
 	pthread_mutex_unlock(&w->lock);
 	if (!item)
 		return false;
-	tell(item, ETIMEDOUT);
+	tell(item, queued ? EAGAIN : ETIMEDOUT);
 	if (queued)
 		item->drop(item);
 	return true;

@@ -3,11 +3,13 @@
  * Threads for disk work that may block for ever: a loop hands over an item and hears of it once, in time.
  *
  *   submit ──► waits ──► run, on a thread ──► done(item, 0) on the loop ──► drop(item)
- *                 └─ no pulse for the item's limit ──► done(item, ETIMEDOUT) … run returns at last ──► drop(item)
+ *            │    └─ no pulse for the item's limit ──► done(item, ETIMEDOUT) … run returns at last ──► drop(item)
+ *            └─ not begun within its limit ──► done(item, EAGAIN) ──► drop(item)
  *
  * The item's memory is the thread's from submit to drop but for what done says: after ETIMEDOUT its owner forgets it. drop is
  * called exactly once and frees it. Items begin in order of submission, as many at once as there are threads; an item that
- * stays in a hung directory keeps its thread, and when all threads are kept the others' limits pass while they wait.
+ * stays in a hung directory keeps its thread, and when all threads are kept the others' limits pass while they wait: EAGAIN,
+ * for nothing is known against what they would have done.
  *
  * Everything but run is called on the loop's thread.
  */
@@ -25,7 +27,7 @@ struct obd_work;
 
 struct obd_work_item {
 	void (*run)(struct obd_work_item *item);
-	void (*done)(struct obd_work_item *item, int err); /* 0 or ETIMEDOUT */
+	void (*done)(struct obd_work_item *item, int err); /* 0, ETIMEDOUT or EAGAIN */
 	void (*drop)(struct obd_work_item *item);
 	uint64_t limit_ns;	/* 0: none */
 	_Atomic uint32_t pulse; /* run adds to it: it still gets on */
