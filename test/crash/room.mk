@@ -4,7 +4,7 @@ $(eval $(call program,test/obd-testpoint,test/crash/obd-testpoint.c test/crash/c
 $(eval $(call program,test/obd-crash-load,test/crash/load.c test/crash/control.c,frontend/client shmcache common/format common/daemon common/base,-llz4 -lzstd))
 
 .PHONY: crash-tools crash-build check-crash
-crash-tools: $(PROGRAMS) $(CRASH_TOOLS)
+crash-tools: all $(CRASH_TOOLS)
 
 crash-build: ## the variant with test points: what its tests run
 	+$(Q)$(MAKE) --no-print-directory TESTPOINTS=1 crash-tools
