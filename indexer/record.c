@@ -13,6 +13,7 @@
 #include "common/base/log.h"
 #include "common/format/trace.h"
 #include "indexer/internal.h"
+#include "shmcache/ring.h"
 
 /* A recording under way. */
 struct obd_ix_record {
@@ -391,7 +392,7 @@ static bool take_ring(struct obd_indexer *ix, uint32_t c)
 	struct obd_tail *own = &ix->cat->client[c].touches_tail;
 	uint64_t tail = obd_load_relaxed(&own->tail);
 	uint64_t head = obd_load_acquire(&ring->head); /* edge: ring-publish */
-	if (head == tail)
+	if (head == tail || !obd_ring_begun(head))
 		return false;
 	if (head - tail > OBD_RING_ENTRIES) {
 		obd_count(&ix->cat->proc, protocol_errors, 1);

@@ -333,6 +333,8 @@ static void read_answers(struct obd_indexer *ix, uint32_t c)
 		uint64_t entry = obd_load_relaxed(&ring->entry[i & OBD_RING_MASK]);
 		uint32_t slot = obd_entry_slot(entry);
 		assert(slot < OBD_UP_SLOTS);
+		if (entry == 0) /* from before this client */
+			continue;
 		cl->answered[slot] = true;
 		cl->seq[slot] = obd_entry_seq(entry);
 		cl->err[slot] = (uint16_t)obd_entry_err(entry);
@@ -363,8 +365,10 @@ void obd_ix_up_client_reset(struct obd_indexer *ix, uint32_t c)
 	}
 	cl->unsent = 0;
 	cl->rings = false;
-	obd_store_relaxed(&half->ups_tail.tail, 0);
-	obd_store_release(&half->updones.head, 0);
+	/* Heads and tails count on: the next client may be adopting them just now. What was answered to this one is wiped out.
+	 */
+	for (uint32_t i = 0; i < OBD_RING_ENTRIES; i++)
+		obd_store_relaxed(&half->updones.entry[i], 0);
 }
 
 /* --- the engine's room -------------------------------------------------------------------------------------------------- */

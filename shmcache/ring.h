@@ -14,6 +14,15 @@
 
 #define OBD_RING_MASK (OBD_RING_ENTRIES - 1)
 
+/*
+ * A fresh area is all zero until its owner has adopted its heads (4.2). So head 0 says that nothing is there, whatever the tail
+ * is; if the consumer took its tail to 0, the owner might adopt the one before that.
+ */
+static inline bool obd_ring_begun(uint64_t head)
+{
+	return head != 0;
+}
+
 /* False when the consumer is a whole ring behind (or its tail is nonsense: then as well nothing is overwritten). */
 static inline bool obd_ring_push(struct obd_ring *ring, const struct obd_tail *peer, uint64_t entry)
 {
@@ -38,10 +47,10 @@ static inline enum obd_ring_result obd_ring_pop(const struct obd_ring *peer, str
 {
 	uint64_t tail = obd_load_relaxed(&own->tail);
 	uint64_t head = obd_load_acquire(&peer->head); /* edge: ring-publish */
-	if (head == tail)
+	if (head == tail || !obd_ring_begun(head))
 		return OBD_RING_EMPTY;
 	if (head - tail > OBD_RING_ENTRIES) {
-		obd_store_release(&own->tail, head);
+		obd_store_release(&own->tail, head); /* edge: ring-consume */
 		return OBD_RING_LOST;
 	}
 	*entry = obd_load_relaxed(&peer->entry[tail & OBD_RING_MASK]);
@@ -53,13 +62,16 @@ static inline enum obd_ring_result obd_ring_pop(const struct obd_ring *peer, str
 
 static inline bool obd_ring_has(const struct obd_ring *peer, const struct obd_tail *own)
 {
-	return obd_load_acquire(&peer->head) != obd_load_relaxed(&own->tail);
+	uint64_t head = obd_load_acquire(&peer->head); /* edge: ring-publish */
+	return head != obd_load_relaxed(&own->tail) && obd_ring_begun(head);
 }
 
 /* A consumer that starts over: everything published so far is skipped; the caller scans the table afterwards. */
 static inline void obd_ring_skip(const struct obd_ring *peer, struct obd_tail *own)
 {
-	obd_store_release(&own->tail, obd_load_acquire(&peer->head));
+	uint64_t head = obd_load_acquire(&peer->head); /* edge: ring-publish */
+	if (obd_ring_begun(head))
+		obd_store_release(&own->tail, head); /* edge: ring-consume */
 }
 
 #endif

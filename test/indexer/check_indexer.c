@@ -520,8 +520,7 @@ START_TEST(close_while_opening)
 		ck_assert_int_eq(fake_reply(&fk, 1, NULL), OBD_REPLY_NONE);
 		for (uint32_t k = 0; k < OBD_IMAGE_SLOTS; k++)
 			ck_assert_uint_eq(obd_load_relaxed(&fk.seg.catalog->image[k].refs), 0);
-		memset((void *)fk.seg.client[FAKE_CLIENT], 0, sizeof(struct obd_client_area));
-		obd_indexer_client_up(fk.ix, FAKE_CLIENT, ++fk.incarnation);
+		fake_new_client(&fk);
 	}
 }
 END_TEST
@@ -645,8 +644,7 @@ START_TEST(hostile_client)
 	for (uint32_t k = 0; k < OBD_IMAGE_SLOTS; k++)
 		ck_assert_uint_eq(obd_load_relaxed(&fk.seg.catalog->image[k].refs), 0);
 	ck_assert_uint_gt(obd_load_relaxed(&fk.seg.catalog->proc.counters[OBD_C_protocol_errors]), 0);
-	memset((void *)area, 0, sizeof *area);
-	obd_indexer_client_up(fk.ix, FAKE_CLIENT, ++fk.incarnation);
+	fake_new_client(&fk);
 	fake_post(&fk, 0, config("a", NULL, 3, 0, NULL));
 	fake_run(&fk);
 	check_image(0, 3);

@@ -644,6 +644,25 @@ START_TEST(huge_discard)
 }
 END_TEST
 
+static void fresh_area(void)
+{
+	obd_store_relaxed(&area()->ups.head, 0);
+	obd_store_relaxed(&area()->opens.head, 0);
+	obd_store_relaxed(&area()->updones_tail.tail, 0);
+	obd_store_relaxed(&area()->replies_tail.tail, 0);
+	obd_store_relaxed(&area()->open[OPEN].word, 0);
+}
+
+/* As obd_devices_again does, once it has read the indexer's tails. */
+static void adopt_heads(uint64_t ups, uint64_t opens)
+{
+	const struct obd_catalog_client *peer = &fk.seg.catalog->client[FAKE_CLIENT];
+	obd_store_relaxed(&area()->ups.head, ups);
+	obd_store_relaxed(&area()->opens.head, opens);
+	obd_store_relaxed(&area()->updones_tail.tail, obd_load_relaxed(&peer->updones.head));
+	obd_store_relaxed(&area()->replies_tail.tail, obd_load_relaxed(&peer->replies.head));
+}
+
 /* The client goes while its writes are under way; its memory is used until they end. */
 START_TEST(client_goes)
 {
@@ -660,14 +679,18 @@ START_TEST(client_goes)
 		memset((void *)area()->up, 0, sizeof area()->up);
 		memset(flight, 0, sizeof flight);
 		outstanding = 0;
-		obd_store_relaxed(&area()->ups.head, 0);
-		obd_store_relaxed(&area()->opens.head, 0);
-		obd_store_relaxed(&area()->updones_tail.tail, 0);
-		obd_store_relaxed(&area()->replies_tail.tail, 0);
-		obd_store_relaxed(&area()->open[OPEN].word, 0);
+		fresh_area();
 		if (pick(3) == 0)
 			fake_start(&fk);
+		/* The new client attaches before or after the indexer hears of it, or while it does. */
+		const struct obd_catalog_client *peer = &fk.seg.catalog->client[FAKE_CLIENT];
+		uint64_t ups = obd_load_relaxed(&peer->ups_tail.tail), opens = obd_load_relaxed(&peer->opens_tail.tail);
+		bool late = pick(2);
+		if (!late)
+			adopt_heads(ups, opens);
 		obd_indexer_client_up(fk.ix, FAKE_CLIENT, ++fk.incarnation);
+		if (late)
+			adopt_heads(ups, opens);
 	}
 	fake_done(&fk);
 }

@@ -286,6 +286,17 @@ void fake_run(struct fake *f)
 
 /* --- the client --------------------------------------------------------------------------------------------------------- */
 
+void fake_new_client(struct fake *f)
+{
+	struct obd_client_area *area = f->seg.client[FAKE_CLIENT];
+	const struct obd_catalog_client *peer = &f->seg.catalog->client[FAKE_CLIENT];
+	memset((void *)area, 0, sizeof *area);
+	obd_store_relaxed(&area->opens.head, obd_load_acquire(&peer->opens_tail.tail));
+	obd_store_relaxed(&area->ups.head, obd_load_acquire(&peer->ups_tail.tail));
+	obd_store_relaxed(&area->touches.head, obd_load_acquire(&peer->touches_tail.tail));
+	obd_indexer_client_up(f->ix, FAKE_CLIENT, ++f->incarnation);
+}
+
 static void set_open(struct fake *f, uint32_t slot, uint64_t seq, enum obd_open_state state)
 {
 	struct obd_client_area *area = f->seg.client[FAKE_CLIENT];

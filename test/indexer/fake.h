@@ -45,6 +45,9 @@ unsigned int fake_serve(struct fake *f);
 /* Serves and polls until nothing happens any more. */
 void fake_run(struct fake *f);
 
+/* The client is gone and the indexer knows; another one gets a fresh area and attaches. */
+void fake_new_client(struct fake *f);
+
 void fake_post(struct fake *f, uint32_t slot, const char *path);
 void fake_close(struct fake *f, uint32_t slot);
 void fake_hold(struct fake *f, uint32_t slot);

@@ -186,6 +186,25 @@ START_TEST(ring_hostile_tail)
 }
 END_TEST
 
+/* A client's number is used again: the area is new, the tail is not. cached hears of the client while that is attaching. */
+START_TEST(ring_of_a_fresh_area)
+{
+	uint64_t e;
+	ring_at(0);
+	obd_store_relaxed(&tail.tail, 3 * OBD_RING_ENTRIES);
+	uint64_t adopted = obd_load_acquire(&tail.tail); /* one half of obd_reader_attach */
+	obd_ring_skip(&ring, &tail);			 /* obd_client_up */
+	ck_assert(!obd_ring_has(&ring, &tail));
+	ck_assert_int_eq(obd_ring_pop(&ring, &tail, &e), OBD_RING_EMPTY);
+	obd_store_relaxed(&ring.head, adopted); /* the other half */
+	ck_assert(!obd_ring_has(&ring, &tail));
+	ck_assert(obd_ring_push(&ring, &tail, 7));
+	ck_assert_int_eq(obd_ring_pop(&ring, &tail, &e), OBD_RING_ENTRY);
+	ck_assert_uint_eq(e, 7);
+	ck_assert_int_eq(obd_ring_pop(&ring, &tail, &e), OBD_RING_EMPTY);
+}
+END_TEST
+
 START_TEST(entries)
 {
 	uint64_t e = obd_entry(OBD_REQ_SLOTS - 1, UINT64_C(0x1fffffffe), ETIMEDOUT);
@@ -1083,6 +1102,7 @@ int main(void)
 	tcase_add_test(t, ring_order_and_room);
 	tcase_add_test(t, ring_hostile_head);
 	tcase_add_test(t, ring_hostile_tail);
+	tcase_add_test(t, ring_of_a_fresh_area);
 	tcase_add_test(t, entries);
 	tcase_add_test(t, raw_chunks_cover_the_blob_once);
 	tcase_add_test(t, geometry);
