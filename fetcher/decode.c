@@ -28,7 +28,7 @@ unsigned char *obd_decoder_room(struct obd_decoder *d, size_t *n)
 		return NULL;
 	const struct obd_decode_piece *p = &d->piece[d->at];
 	*n = p->bytes - d->filled;
-	return d->sink.frame(d->sink.arg, p->frame) + d->filled;
+	return d->sink.frame(d->sink.arg, p->frame) + p->at + d->filled;
 }
 
 static size_t feed_plain(struct obd_decoder *d, const unsigned char *buf, size_t n)
@@ -45,7 +45,7 @@ static size_t feed_plain(struct obd_decoder *d, const unsigned char *buf, size_t
 	if (d->filled == p->bytes) {
 		d->at++;
 		d->filled = 0;
-		d->sink.whole(d->sink.arg, p->frame, p->bytes);
+		d->sink.whole(d->sink.arg, p->frame, p->at, p->at + p->bytes);
 	}
 	return n;
 }
@@ -72,18 +72,18 @@ static int copy_table(struct obd_decoder *d, const struct obd_zfile_table *table
 }
 
 /* The stored blocks that the run needs. */
-static int cut_run(struct obd_decoder *d, uint64_t block, uint32_t nblocks)
+static int cut_run(struct obd_decoder *d, uint64_t from, uint64_t to)
 {
-	uint64_t bytes = d->info.original_bytes, unit = d->info.block_bytes;
-	if (nblocks == 0 || d->frame0 + nblocks > OBD_DECODE_FRAMES || block > UINT32_MAX)
+	uint64_t bytes = d->info.original_bytes, unit = d->info.block_bytes, frame = d->block_bytes;
+	if (from >= to || from >= bytes || to > obd_align_up(bytes, frame) || from / frame > UINT32_MAX ||
+	    (to - 1) / frame - from / frame >= OBD_DECODE_FRAMES - d->frame0)
 		return -EPROTO;
-	uint64_t from = block * d->block_bytes, to = (block + nblocks) * d->block_bytes;
-	if (from >= bytes || to > obd_align_up(bytes, d->block_bytes))
-		return -EPROTO;
-	d->first_block = block;
-	d->nframes = nblocks;
+	d->first_block = from / frame;
+	d->nframes = (uint32_t)((to - 1) / frame - d->first_block + 1);
 	d->zfirst = from / unit;
 	d->zcount = (uint32_t)((obd_min_u64(to, bytes) + unit - 1) / unit - d->zfirst);
+	d->from = obd_max_u64(d->zfirst * unit, d->first_block * frame);
+	d->to = obd_min_u64(obd_min_u64((d->zfirst + d->zcount) * unit, (d->first_block + d->nframes) * frame), bytes);
 	return 0;
 }
 
@@ -91,12 +91,22 @@ int obd_decoder_init_zfile(struct obd_decoder *d, const struct obd_decode_sink *
 			   const struct obd_zfile_info *info, const struct obd_zfile_table *table, uint32_t block_bytes,
 			   uint64_t block, uint32_t nblocks, uint32_t frame0, uint64_t *start, uint64_t *end)
 {
+	if (block > UINT32_MAX || nblocks > OBD_DECODE_FRAMES)
+		return -EPROTO;
+	return obd_decoder_init_zfile_part(d, sink, codec, info, table, block_bytes, block * block_bytes,
+					   (block + nblocks) * block_bytes, frame0, start, end);
+}
+
+int obd_decoder_init_zfile_part(struct obd_decoder *d, const struct obd_decode_sink *sink, struct obd_codec *codec,
+				const struct obd_zfile_info *info, const struct obd_zfile_table *table, uint32_t block_bytes,
+				uint64_t from, uint64_t to, uint32_t frame0, uint64_t *start, uint64_t *end)
+{
 	assert(obd_is_pow2(block_bytes) && block_bytes <= OBD_ZFILE_BLOCK_MAX);
 	*d = (struct obd_decoder){.sink = *sink, .codec = codec, .info = *info, .block_bytes = block_bytes, .frame0 = frame0};
 	if (!obd_is_pow2(info->block_bytes) || info->block_bytes < OBD_ZFILE_BLOCK_MIN ||
-	    info->block_bytes > OBD_ZFILE_BLOCK_MAX || info->original_bytes > UINT64_C(1) << 60)
+	    info->block_bytes > OBD_ZFILE_BLOCK_MAX || info->original_bytes > UINT64_C(1) << 60 || frame0 >= OBD_DECODE_FRAMES)
 		return -EPROTO;
-	int rc = cut_run(d, block, nblocks);
+	int rc = cut_run(d, from, to);
 	if (rc)
 		return rc;
 	d->stored_end = malloc(d->zcount * sizeof(*d->stored_end));
@@ -110,10 +120,16 @@ int obd_decoder_init_zfile(struct obd_decoder *d, const struct obd_decode_sink *
 	return rc;
 }
 
-static uint32_t frame_bytes(const struct obd_decoder *d, uint32_t i)
+/* What of frame i the run decodes: bytes of the frame. */
+static uint32_t frame_begin(const struct obd_decoder *d, uint32_t i)
+{
+	return i ? 0 : (uint32_t)(d->from - d->first_block * d->block_bytes);
+}
+
+static uint32_t frame_end(const struct obd_decoder *d, uint32_t i)
 {
 	uint64_t at = (d->first_block + i) * d->block_bytes;
-	return (uint32_t)obd_min_u64(d->block_bytes, d->info.original_bytes - at);
+	return (uint32_t)obd_min_u64(d->block_bytes, d->to - at);
 }
 
 /* One stored block is a frame or a part of one: decoded in place. */
@@ -126,8 +142,8 @@ static void decode_in_place(struct obd_decoder *d, const unsigned char *src, siz
 	unsigned char *dst = d->sink.frame(d->sink.arg, d->frame0 + i);
 	if (obd_zfile_decode_block(d->codec, &d->info, src, n, dst + off, plain))
 		d->bad |= bit;
-	else if (off + plain == frame_bytes(d, i))
-		d->sink.whole(d->sink.arg, d->frame0 + i, off + plain);
+	else if (off + plain == frame_end(d, i))
+		d->sink.whole(d->sink.arg, d->frame0 + i, frame_begin(d, i), off + plain);
 }
 
 /* One stored block makes several frames, of which the run may want only some. */
@@ -142,9 +158,9 @@ static void decode_bounced(struct obd_decoder *d, const unsigned char *src, size
 			d->bad |= UINT64_C(1) << (d->frame0 + i);
 			continue;
 		}
-		uint32_t bytes = frame_bytes(d, i);
+		uint32_t bytes = frame_end(d, i);
 		memcpy(d->sink.frame(d->sink.arg, d->frame0 + i), d->bounce + (at - plain_at), bytes);
-		d->sink.whole(d->sink.arg, d->frame0 + i, bytes);
+		d->sink.whole(d->sink.arg, d->frame0 + i, 0, bytes);
 	}
 }
 

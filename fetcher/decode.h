@@ -26,15 +26,17 @@
 struct obd_decode_sink {
 	/* block_bytes of room for frame i. Asked for often, always the same answer until whole. */
 	unsigned char *(*frame)(void *arg, uint32_t i);
-	/* Frame i is complete and right: its first bytes hold the block. At most once per frame. */
-	void (*whole)(void *arg, uint32_t i, uint32_t bytes);
+	/* What is wanted of frame i is complete and right: bytes [begin, end) of the block, at their places in the frame; begin
+	 * is 0 but where less than the whole block is wanted. At most once per frame. */
+	void (*whole)(void *arg, uint32_t i, uint32_t begin, uint32_t end);
 	void *arg;
 };
 
-/* A piece of a plain range: so many bytes are the whole of that frame. */
+/* A piece of a plain range: so many bytes are what is wanted of that frame, from its byte `at` on. */
 struct obd_decode_piece {
 	uint32_t frame;
 	uint32_t bytes;
+	uint32_t at;
 };
 
 struct obd_decoder {
@@ -49,6 +51,7 @@ struct obd_decoder {
 	uint32_t frame0;      /* number of the run's first frame */
 	uint32_t nframes;
 	uint64_t first_block; /* block number of the run's first frame */
+	uint64_t from, to;    /* bytes of the plain file that are decoded: what is wanted, out to the stored blocks' ends */
 	uint64_t zfirst;      /* number of the first stored block */
 	uint32_t zcount;
 	uint32_t znext;	      /* the next to decode, 0 … zcount */
@@ -71,6 +74,12 @@ struct obd_decoder {
 int obd_decoder_init_zfile(struct obd_decoder *d, const struct obd_decode_sink *sink, struct obd_codec *codec,
 			   const struct obd_zfile_info *info, const struct obd_zfile_table *table, uint32_t block_bytes,
 			   uint64_t block, uint32_t nblocks, uint32_t frame0, uint64_t *start, uint64_t *end);
+
+/* The same for bytes [from, to) of the plain file, which begin in `block` and end in the last of the blocks. More comes, out to
+ * the ends of the stored blocks, and is told of. */
+int obd_decoder_init_zfile_part(struct obd_decoder *d, const struct obd_decode_sink *sink, struct obd_codec *codec,
+				const struct obd_zfile_info *info, const struct obd_zfile_table *table, uint32_t block_bytes,
+				uint64_t from, uint64_t to, uint32_t frame0, uint64_t *start, uint64_t *end);
 
 /* Bytes that are stored as they are: piece after piece, none empty, at most OBD_DECODE_FRAMES. */
 void obd_decoder_init_plain(struct obd_decoder *d, const struct obd_decode_sink *sink, const struct obd_decode_piece *piece,

@@ -59,6 +59,7 @@ struct leg {
 	uint64_t raw_tail;
 	uint32_t first; /* frames */
 	uint32_t n;
+	bool blocks;	     /* all of the frames, though the job wants a part: the disk tier has them */
 	unsigned char *copy; /* of the whole range, for the disk tier; NULL: none */
 	uint32_t routes;     /* bits of those that gave bytes */
 	uint64_t ask_start;  /* what the source was asked for */
@@ -80,10 +81,15 @@ static unsigned char *frame(void *arg, uint32_t i)
 	return obd_fetch_data(&run->f->side, &run->job, i);
 }
 
-static void whole(void *arg, uint32_t i, uint32_t bytes)
+static void whole(void *arg, uint32_t i, uint32_t begin, uint32_t end)
 {
 	struct run *run = arg;
-	obd_fetch_valid(&run->f->side, &run->job, i, bytes);
+	uint64_t bb = run->f->seg.geo.block_bytes, at = ((uint64_t)run->job.block + i) * bb;
+	bool all = run->job.kind == OBD_JOB_RAW || (begin == 0 && end >= obd_min_u64(bb, run->layer.file_bytes - at));
+	if (all)
+		obd_fetch_valid(&run->f->side, &run->job, i, end);
+	else
+		obd_fetch_part(&run->f->side, &run->job, i, begin, end);
 }
 
 static uint64_t unsettled(const struct run *run)
@@ -358,17 +364,33 @@ static int plan_raw(struct leg *leg, const struct obd_decode_sink *sink, uint32_
 	return 0;
 }
 
+/* Bytes [*from, *to) of the plain file are what is wanted of the frames [first, first + n). */
+static void wanted_bytes(const struct leg *leg, uint32_t first, uint32_t n, uint64_t *from, uint64_t *to)
+{
+	const struct run *run = leg->run;
+	uint64_t unit = run->f->seg.geo.block_bytes;
+	*from = ((uint64_t)run->job.block + first) * unit;
+	*to = *from + n * unit;
+	if (!leg->blocks && first == 0)
+		*from += run->job.begin;
+	if (!leg->blocks && run->job.end && first + n == run->job.nblocks)
+		*to -= unit - run->job.end;
+}
+
 static int plan_plain(struct leg *leg, const struct obd_decode_sink *sink, uint32_t first, uint32_t n)
 {
 	const struct run *run = leg->run;
-	uint64_t unit = run->f->seg.geo.block_bytes, at = ((uint64_t)run->job.block + first) * unit;
+	uint64_t unit = run->f->seg.geo.block_bytes, at, to;
 	struct obd_decode_piece piece[OBD_DECODE_FRAMES];
+	wanted_bytes(leg, first, n, &at, &to);
+	to = obd_min_u64(to, run->layer.file_bytes);
 	leg->start = run->layer.payload_offset + at;
 	for (uint32_t i = 0; i < n; i++) {
-		if (at >= run->layer.file_bytes)
+		if (at >= to)
 			return -EPROTO;
-		uint64_t bytes = obd_min_u64(unit, run->layer.file_bytes - at);
-		piece[i] = (struct obd_decode_piece){.frame = first + i, .bytes = (uint32_t)bytes};
+		uint32_t in = (uint32_t)(at % unit);
+		uint64_t bytes = obd_min_u64(unit - in, to - at);
+		piece[i] = (struct obd_decode_piece){.frame = first + i, .bytes = (uint32_t)bytes, .at = in};
 		at += bytes;
 	}
 	leg->end = run->layer.payload_offset + at;
@@ -392,8 +414,10 @@ static int plan_zfile(struct leg *leg, const struct obd_decode_sink *sink, uint3
 					      .first = OBD_ZFILE_HEADER_BYTES + (uint64_t)v->zf_dict_bytes,
 					      .end = v->payload_bytes,
 					      .stored_max = obd_zfile_stored_max(v->zf_block_bytes)};
-	int rc = obd_decoder_init_zfile(&leg->decoder, sink, run->f->codec, &info, &table, run->f->seg.geo.block_bytes,
-					(uint64_t)run->job.block + first, n, first, &leg->start, &leg->end);
+	uint64_t from, to;
+	wanted_bytes(leg, first, n, &from, &to);
+	int rc = obd_decoder_init_zfile_part(&leg->decoder, sink, run->f->codec, &info, &table, run->f->seg.geo.block_bytes,
+					     from, to, first, &leg->start, &leg->end);
 	leg->start += v->payload_offset;
 	leg->end += v->payload_offset;
 	return rc;
@@ -434,7 +458,7 @@ static int take_raw(struct leg *leg)
 }
 
 /* A leg with its plan, counted in run->legs, or NULL with the run's failure noted. */
-static struct leg *leg_new(struct run *run, uint32_t first, uint32_t n)
+static struct leg *leg_new(struct run *run, uint32_t first, uint32_t n, bool blocks)
 {
 	struct leg *leg = calloc(1, sizeof(*leg));
 	if (!leg) {
@@ -444,6 +468,7 @@ static struct leg *leg_new(struct run *run, uint32_t first, uint32_t n)
 	leg->run = run;
 	leg->first = first;
 	leg->n = n;
+	leg->blocks = blocks;
 	obd_list_push_back(&run->leg_list, &leg->link);
 	int rc = run->job.kind == OBD_JOB_PROBE ? 0 : plan(leg, first, n);
 	if (rc == 0) {
@@ -458,7 +483,7 @@ static struct leg *leg_new(struct run *run, uint32_t first, uint32_t n)
 
 static void start_leg(struct run *run, uint32_t first, uint32_t n)
 {
-	struct leg *leg = leg_new(run, first, n);
+	struct leg *leg = leg_new(run, first, n, false);
 	if (!leg)
 		return;
 	if (run->nunits && run->f->disk)
@@ -481,7 +506,7 @@ static void start_leg(struct run *run, uint32_t first, uint32_t n)
 
 static void start_probe(struct run *run)
 {
-	struct leg *leg = leg_new(run, 0, 0);
+	struct leg *leg = leg_new(run, 0, 0, false);
 	if (leg)
 		leg->ask_end = run->layer.local ? 0 : 1;
 	if (leg && ask(run, leg, &probe_sink)) {
@@ -553,7 +578,7 @@ static void drop_damaged(struct leg *leg)
 /* The stored bytes of the frames [first, first + n), all of which the disk tier has. Raw chunks lie in falling order. */
 static void start_disk_leg(struct run *run, uint32_t first, uint32_t n, const struct obd_disk_got *got)
 {
-	struct leg *leg = leg_new(run, first, n);
+	struct leg *leg = leg_new(run, first, n, true);
 	uint32_t last_unit = UINT32_MAX;
 	if (!leg)
 		return;

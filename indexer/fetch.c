@@ -24,13 +24,13 @@ enum { UNIT_MISSING = 0, UNIT_ASKED, UNIT_HERE };
 
 /* --- requests ----------------------------------------------------------------------------------------------------------- */
 
-int obd_ix_post(struct obd_indexer *ix, struct obd_list *list, enum obd_job_kind kind, const struct obd_ix_layer *l,
-		uint32_t first, uint32_t count, enum obd_req_prio prio, obd_ix_post_fn *fn, void *owner)
+static int post(struct obd_indexer *ix, struct obd_list *list, enum obd_job_kind kind, const struct obd_ix_layer *l,
+		uint32_t first, uint32_t count, struct obd_part need, enum obd_req_prio prio, obd_ix_post_fn *fn, void *owner)
 {
 	struct obd_ix_post *p = malloc(sizeof *p);
 	if (!p)
 		return -ENOMEM;
-	int slot = obd_reader_post(&ix->reader, kind, l->slot, l->uid, first, count, obd_flow(l->slot, prio), p);
+	int slot = obd_reader_post_part(&ix->reader, kind, l->slot, l->uid, first, count, need, obd_flow(l->slot, prio), p);
 	if (slot < 0) {
 		free(p);
 		return slot;
@@ -39,6 +39,18 @@ int obd_ix_post(struct obd_indexer *ix, struct obd_list *list, enum obd_job_kind
 	obd_list_push_back(list, &p->link);
 	ix->posted = true;
 	return 0;
+}
+
+int obd_ix_post(struct obd_indexer *ix, struct obd_list *list, enum obd_job_kind kind, const struct obd_ix_layer *l,
+		uint32_t first, uint32_t count, enum obd_req_prio prio, obd_ix_post_fn *fn, void *owner)
+{
+	return post(ix, list, kind, l, first, count, (struct obd_part){0, 0}, prio, fn, owner);
+}
+
+int obd_ix_post_part(struct obd_indexer *ix, struct obd_list *list, const struct obd_ix_layer *l, uint32_t first,
+		     uint32_t count, struct obd_part need, enum obd_req_prio prio, obd_ix_post_fn *fn, void *owner)
+{
+	return post(ix, list, OBD_JOB_BLOCKS, l, first, count, need, prio, fn, owner);
 }
 
 void obd_ix_posts_cancel(struct obd_list *list)

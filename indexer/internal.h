@@ -67,6 +67,10 @@ struct obd_ix_post {
 int obd_ix_post(struct obd_indexer *ix, struct obd_list *list, enum obd_job_kind kind, const struct obd_ix_layer *l,
 		uint32_t first, uint32_t count, enum obd_req_prio prio, obd_ix_post_fn *fn, void *owner);
 
+/* The same for bytes of blocks (obd_reader_post_part). */
+int obd_ix_post_part(struct obd_indexer *ix, struct obd_list *list, const struct obd_ix_layer *l, uint32_t first,
+		     uint32_t count, struct obd_part need, enum obd_req_prio prio, obd_ix_post_fn *fn, void *owner);
+
 /* Gives up every request of a list. */
 void obd_ix_posts_cancel(struct obd_list *list);
 

@@ -22,6 +22,10 @@ static bool grow(struct obd_ix_keys *k)
 	if (!key)
 		return false;
 	k->key = key;
+	struct obd_part *part = realloc(k->part, room * sizeof *part);
+	if (!part)
+		return false;
+	k->part = part;
 	uint32_t *slot = calloc(2 * room, sizeof *slot);
 	if (!slot)
 		return false;
@@ -34,22 +38,30 @@ static bool grow(struct obd_ix_keys *k)
 	return true;
 }
 
-bool obd_ix_keys_add(struct obd_ix_keys *k, uint64_t key, size_t most, bool *fresh)
+enum obd_ix_keys_result obd_ix_keys_add(struct obd_ix_keys *k, uint64_t key, struct obd_part part, uint32_t block_bytes,
+					size_t most, size_t *at)
 {
-	*fresh = false;
-	if (k->count && k->slot[place(k, key)])
-		return true;
+	uint32_t slot = k->count ? k->slot[place(k, key)] : 0;
+	if (slot) {
+		struct obd_part *old = &k->part[ *at = slot - 1];
+		if (obd_part_covers(*old, part))
+			return OBD_IX_KEYS_SAME;
+		*old = obd_part_hull(*old, part, block_bytes);
+		return OBD_IX_KEYS_GREW;
+	}
 	if (k->count >= most || k->count >= UINT32_MAX / 4 || (k->count == k->room && !grow(k)))
-		return false;
+		return OBD_IX_KEYS_FULL;
+	*at = k->count;
+	k->part[k->count] = part;
 	k->key[k->count++] = key;
 	k->slot[place(k, key)] = (uint32_t)k->count;
-	*fresh = true;
-	return true;
+	return OBD_IX_KEYS_FRESH;
 }
 
 void obd_ix_keys_free(struct obd_ix_keys *k)
 {
 	free(k->key);
+	free(k->part);
 	free(k->slot);
 	*k = (struct obd_ix_keys){0};
 }

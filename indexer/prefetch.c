@@ -39,7 +39,9 @@ struct obd_ix_prefetch {
 	struct obd_list posts;
 	uint32_t in_flight; /* posts */
 	struct obd_ix_keys keys;
-	size_t next;	/* the next key to ask for */
+	size_t next;   /* the next key to ask for */
+	size_t *again; /* places before it of which more is wanted by now */
+	size_t nagain, again_room;
 	size_t most;	/* keys */
 	uint64_t looks; /* how many more times a block may be named */
 	uint64_t begun_ns;
@@ -135,32 +137,62 @@ static const struct obd_image *image_of(const struct obd_ix_prefetch *p)
 	return obd_ix_image_entry(p->open->ix, p->open->image);
 }
 
-/* Names blocks [first, first + n) of a layer. False: that is all there may be. */
-static bool name_blocks(struct obd_ix_prefetch *p, uint32_t layer, uint64_t first, uint64_t n)
+static uint32_t block_bytes(const struct obd_ix_prefetch *p)
 {
-	for (uint64_t b = first; b < first + n; b++) {
-		bool fresh;
-		if (!p->looks)
+	return p->open->ix->seg->geo.block_bytes;
+}
+
+static bool note_again(struct obd_ix_prefetch *p, size_t at)
+{
+	if (p->nagain == p->again_room) {
+		size_t room = p->again_room ? 2 * p->again_room : 64;
+		size_t *more = realloc(p->again, room * sizeof *more);
+		if (!more)
 			return false;
-		p->looks--;
-		if (!obd_ix_keys_add(&p->keys, obd_ix_key(layer, b), p->most, &fresh))
-			return false;
+		p->again = more;
+		p->again_room = room;
 	}
+	p->again[p->nagain++] = at;
 	return true;
+}
+
+/* Names part of a block of a layer. False: that is all there may be. */
+static bool name_part(struct obd_ix_prefetch *p, uint32_t layer, uint64_t block, struct obd_part part)
+{
+	size_t at = 0;
+	if (!p->looks)
+		return false;
+	p->looks--;
+	switch (obd_ix_keys_add(&p->keys, obd_ix_key(layer, block), part, block_bytes(p), p->most, &at)) {
+	case OBD_IX_KEYS_FULL:
+		return false;
+	case OBD_IX_KEYS_GREW:
+		return at >= p->next || note_again(p, at);
+	default:
+		return true;
+	}
+}
+
+/* Is there something to ask for? */
+static bool pending(const struct obd_ix_prefetch *p)
+{
+	return p->next < p->keys.count || p->nagain;
 }
 
 static void name_trace(struct obd_ix_prefetch *p)
 {
 	const struct obd_image *e = image_of(p);
-	uint32_t bb = p->open->ix->seg->geo.block_bytes;
-	for (uint64_t i = 0; i < p->open->trace_records; i++) {
+	bool room = true;
+	for (uint64_t i = 0; i < p->open->trace_records && room; i++) {
 		struct obd_trace_record r;
 		uint64_t first, n;
 		if (!obd_trace_get(p->open->trace, i, &r) || r.layer >= e->nlayers)
 			continue;
 		uint64_t bytes = p->open->ix->cat->layer[e->layer_slot[r.layer]].file_bytes;
-		if (obd_trace_blocks(&r, bytes, bb, &first, &n) && !name_blocks(p, r.layer, first, n))
-			break;
+		if (!obd_trace_blocks(&r, bytes, block_bytes(p), &first, &n))
+			continue;
+		for (uint64_t k = 0; k < n && room; k++)
+			room = name_part(p, r.layer, first + k, obd_ix_trace_part(&r, k, n, block_bytes(p)));
 	}
 	free(p->open->trace);
 	p->open->trace = NULL;
@@ -192,15 +224,16 @@ static void locate(const struct obd_ix_prefetch *p, uint64_t at, uint64_t *len, 
 	*len = obd_min_u64(*len, bb - *moff % bb);
 }
 
-/* Names the blocks under a range of the device. */
+/* Names what lies under a range of the device. */
 static bool name_range(struct obd_ix_prefetch *p, uint64_t off, uint64_t len)
 {
-	uint32_t bb = p->open->ix->seg->geo.block_bytes;
+	uint32_t bb = block_bytes(p);
 	while (len) {
 		uint64_t n = len, moff = 0;
 		uint32_t layer;
 		locate(p, off, &n, &layer, &moff);
-		if (layer != UINT32_MAX && !name_blocks(p, layer, moff / bb, 1))
+		uint32_t in = (uint32_t)(moff % bb);
+		if (layer != UINT32_MAX && !name_part(p, layer, moff / bb, obd_part_make(in, in + (uint32_t)n, bb)))
 			return false;
 		off += n;
 		len -= n;
@@ -273,7 +306,7 @@ static bool take_wants(struct obd_ix_prefetch *p)
 /* What waits when nothing is on its way any more cannot be had. */
 static void drop_lost(struct obd_ix_prefetch *p)
 {
-	while (!p->in_flight && p->next == p->keys.count && !obd_list_empty(&p->parsed))
+	while (!p->in_flight && !pending(p) && !obd_list_empty(&p->parsed))
 		drop_parsed(p, OBD_LIST_ENTRY(p->parsed.next, struct parsed, link));
 }
 
@@ -303,42 +336,75 @@ static void answered(struct obd_ix_post *post, int err)
 		parse(p); /* here the blocks are still held for us */
 }
 
-static bool cached(const struct obd_ix_prefetch *p, uint64_t key)
+/* Is what is wanted of that block in the cache? */
+static bool cached(const struct obd_ix_prefetch *p, size_t at)
 {
-	uint64_t word;
+	const struct obd_segment *seg = p->open->ix->seg;
+	uint64_t word, key = p->keys.key[at];
 	bool mark;
 	uint32_t uid = image_of(p)->layer_uid[obd_ix_key_layer(key)];
-	return obd_lookup_valid(p->open->ix->seg, obd_key(uid, false, obd_ix_key_block(key)), &word, &mark) != OBD_NO_FRAME;
+	uint32_t f = obd_lookup(seg, obd_key(uid, false, obd_ix_key_block(key)), true, &word, &mark);
+	if (f == OBD_NO_FRAME)
+		return false;
+	struct obd_part have = {obd_load_relaxed(&seg->fills[f].begin), obd_load_relaxed(&seg->fills[f].bytes)};
+	return obd_word_state(word) == OBD_FILL_VALID ||
+	       (have.end && obd_part_covers(have, p->keys.part[at]) && obd_lookup_still(seg, f, word));
+}
+
+/* Does key `at` go on where the one before it ends, byte for byte? */
+static bool goes_on(const struct obd_ix_prefetch *p, size_t at)
+{
+	const struct obd_part *before = &p->keys.part[at - 1];
+	return p->keys.key[at] == p->keys.key[at - 1] + 1 && (before->end == 0 || before->end == block_bytes(p)) &&
+	       p->keys.part[at].begin == 0;
+}
+
+static int post_run(struct obd_ix_prefetch *p, size_t at, size_t n)
+{
+	struct obd_indexer *ix = p->open->ix;
+	uint64_t first = p->keys.key[at];
+	const struct obd_ix_layer *l = &ix->layer[image_of(p)->layer_slot[obd_ix_key_layer(first)]];
+	const struct obd_part need = {p->keys.part[at].begin, p->keys.part[at + n - 1].end};
+	int rc = obd_ix_post_part(ix, &p->posts, l, obd_ix_key_block(first), (uint32_t)n, need, OBD_REQ_PREFETCH, answered, p);
+	if (rc)
+		return rc;
+	p->asked += n;
+	p->in_flight++;
+	ix->prefetch_in_flight++;
+	obd_count(&ix->cat->proc, prefetch_asked, n);
+	return 0;
+}
+
+static int ask_again(struct obd_ix_prefetch *p, uint32_t *looks)
+{
+	int rc = post_run(p, p->again[p->nagain - 1], 1);
+	if (rc)
+		return rc;
+	p->nagain--;
+	++*looks;
+	return 0;
 }
 
 /* Asks for the next run of blocks. 0, -EBUSY, -ENOMEM; 1: there is nothing to ask for now. *looks: blocks looked up. */
 static int ask(struct obd_ix_prefetch *p, uint32_t *looks)
 {
 	struct obd_indexer *ix = p->open->ix;
-	const uint64_t *key = p->keys.key;
 	size_t n = 1;
-	for (; p->next < p->keys.count && cached(p, key[p->next]); p->next++, ++*looks) {
+	if (p->nagain)
+		return ask_again(p, looks);
+	for (; p->next < p->keys.count && cached(p, p->next); p->next++, ++*looks) {
 		p->skipped++;
 		obd_count(&ix->cat->proc, prefetch_skipped, 1);
 	}
 	if (p->next == p->keys.count)
 		return 1;
-	uint64_t first = key[p->next];
-	while (n < OBD_IX_PREFETCH_BLOCKS && p->next + n < p->keys.count && key[p->next + n] == first + n &&
-	       !cached(p, first + n))
+	while (n < OBD_IX_PREFETCH_BLOCKS && p->next + n < p->keys.count && goes_on(p, p->next + n) && !cached(p, p->next + n))
 		n++;
 	*looks += (uint32_t)n;
-	const struct obd_ix_layer *l = &ix->layer[image_of(p)->layer_slot[obd_ix_key_layer(first)]];
-	int rc = obd_ix_post(ix, &p->posts, OBD_JOB_BLOCKS, l, obd_ix_key_block(first), (uint32_t)n, OBD_REQ_PREFETCH, answered,
-			     p);
-	if (rc)
-		return rc;
-	p->next += n;
-	p->asked += n;
-	p->in_flight++;
-	ix->prefetch_in_flight++;
-	obd_count(&ix->cat->proc, prefetch_asked, n);
-	return 0;
+	int rc = post_run(p, p->next, n);
+	if (!rc)
+		p->next += n;
+	return rc;
 }
 
 static void finish(struct obd_ix_prefetch *p)
@@ -351,6 +417,7 @@ static void finish(struct obd_ix_prefetch *p)
 	obd_list_remove(&p->link);
 	p->open->prefetch = NULL;
 	obd_ix_keys_free(&p->keys);
+	free(p->again);
 	obd_fsmeta_done(&p->fs);
 	free(p);
 }
@@ -358,7 +425,7 @@ static void finish(struct obd_ix_prefetch *p)
 /* True: it has done its work. */
 static bool is_over(struct obd_ix_prefetch *p, bool more)
 {
-	if (more || p->in_flight || p->next < p->keys.count)
+	if (more || p->in_flight || pending(p))
 		return false;
 	obd_info("%s: prefetched %s: %" PRIu64 " blocks asked for, %" PRIu64 " were there, %" PRIu64 " ms", p->open->path,
 		 p->meta ? "file-system metadata" : "the trace", p->asked, p->skipped,

@@ -23,7 +23,8 @@ struct obd_ix_record {
 	int part;	      /* the part file */
 	uint32_t block_bytes; /* of the touches */
 	struct obd_ix_keys keys;
-	size_t written; /* of them, in the part file */
+	size_t *dirty; /* places of keys that the part file has not, or not all of */
+	size_t ndirty, dirty_room;
 	bool full;
 	bool broken; /* the part file cannot be written: said once */
 };
@@ -76,28 +77,47 @@ static int open_beside(const char *trace, const char *suffix, int flags)
 
 /* --- what was touched --------------------------------------------------------------------------------------------------- */
 
-static void add(struct obd_ix_record *r, uint64_t key)
+static void note_dirty(struct obd_ix_record *r, size_t at)
 {
-	bool fresh;
-	if (obd_ix_keys_add(&r->keys, key, OBD_TRACE_RECORDS_MAX, &fresh) || r->full)
+	if (r->ndirty == r->dirty_room) {
+		size_t room = r->dirty_room ? 2 * r->dirty_room : 256;
+		size_t *more = realloc(r->dirty, room * sizeof *more);
+		if (!more)
+			return; /* it is in memory; only a death of this process would lose it */
+		r->dirty = more;
+		r->dirty_room = room;
+	}
+	r->dirty[r->ndirty++] = at;
+}
+
+static void add(struct obd_ix_record *r, uint64_t key, struct obd_part part)
+{
+	size_t at;
+	enum obd_ix_keys_result rc = obd_ix_keys_add(&r->keys, key, part, r->block_bytes, OBD_TRACE_RECORDS_MAX, &at);
+	if (rc == OBD_IX_KEYS_FRESH || rc == OBD_IX_KEYS_GREW)
+		note_dirty(r, at);
+	if (rc != OBD_IX_KEYS_FULL || r->full)
 		return;
 	obd_warn("%s: the trace is full: what is read from now on is not recorded", r->trace);
 	r->full = true;
 }
 
-/* The record of one key; false: the layer has no such block. */
-static bool record_of(const struct obd_ix_record *r, uint64_t key, struct obd_trace_record *out)
+/* The record of one key; false: the layer has no such bytes. */
+static bool record_of(const struct obd_ix_record *r, size_t at, struct obd_trace_record *out)
 {
+	uint64_t key = r->keys.key[at];
+	struct obd_part part = r->keys.part[at];
 	const struct obd_indexer *ix = r->open->ix;
 	const struct obd_image *e = obd_ix_image_entry(ix, r->open->image);
 	uint32_t layer = obd_ix_key_layer(key);
 	if (layer >= e->nlayers)
 		return false;
 	uint64_t bytes = ix->cat->layer[e->layer_slot[layer]].file_bytes;
-	uint64_t off = (uint64_t)obd_ix_key_block(key) * r->block_bytes;
+	uint64_t off = (uint64_t)obd_ix_key_block(key) * r->block_bytes + part.begin;
+	uint64_t len = part.end ? part.end - part.begin : r->block_bytes;
 	*out = (struct obd_trace_record){.layer = layer, .offset = off};
 	if (off < bytes)
-		out->count = obd_min_u64(r->block_bytes, bytes - off);
+		out->count = obd_min_u64(len, bytes - off);
 	return off < bytes;
 }
 
@@ -105,14 +125,13 @@ static bool record_of(const struct obd_ix_record *r, uint64_t key, struct obd_tr
 
 static void part_append(struct obd_ix_record *r)
 {
-	size_t n = r->keys.count - r->written;
-	unsigned char *buf = n ? malloc(n * OBD_TRACE_RECORD_BYTES) : NULL;
+	unsigned char *buf = r->ndirty ? malloc(r->ndirty * OBD_TRACE_RECORD_BYTES) : NULL;
 	size_t len = 0;
 	if (!buf)
 		return;
-	for (size_t i = r->written; i < r->keys.count; i++) {
+	for (size_t i = 0; i < r->ndirty; i++) {
 		struct obd_trace_record rec;
-		if (!record_of(r, r->keys.key[i], &rec))
+		if (!record_of(r, r->dirty[i], &rec))
 			continue;
 		obd_trace_encode(buf + len, &rec);
 		len += OBD_TRACE_RECORD_BYTES;
@@ -123,7 +142,7 @@ static void part_append(struct obd_ix_record *r)
 			 put < 0 ? strerror(errno) : "short write");
 		r->broken = true;
 	}
-	r->written = r->keys.count;
+	r->ndirty = 0;
 	free(buf);
 }
 
@@ -139,10 +158,10 @@ static void part_load(struct obd_ix_record *r, const struct obd_image *e)
 		if (!obd_trace_decode(rec, &t) || t.layer >= e->nlayers || t.count > OBD_TRACE_COUNT_MAX ||
 		    !obd_trace_blocks(&t, ix->cat->layer[e->layer_slot[t.layer]].file_bytes, r->block_bytes, &first, &count))
 			continue;
-		for (uint64_t b = first; b < first + count; b++)
-			add(r, obd_ix_key(t.layer, b));
+		for (uint64_t i = 0; i < count; i++)
+			add(r, obd_ix_key(t.layer, first + i), obd_ix_trace_part(&t, i, count, r->block_bytes));
 	}
-	r->written = r->keys.count;
+	r->ndirty = 0;
 	if (ftruncate(r->part, at) || lseek(r->part, at, SEEK_SET) < 0)
 		obd_warn("%s.part: %s", r->trace, strerror(errno));
 }
@@ -156,7 +175,7 @@ static unsigned char *whole_trace(const struct obd_ix_record *r, size_t *len, ui
 	unsigned char *at = file ? file + OBD_TRACE_HEADER_BYTES : NULL;
 	struct obd_trace_record run = {.count = 0}, next;
 	for (size_t i = 0; file && i < r->keys.count; i++) {
-		if (!record_of(r, r->keys.key[i], &next))
+		if (!record_of(r, i, &next))
 			continue;
 		if (run.count && obd_trace_join(&run, &next))
 			continue;
@@ -244,6 +263,7 @@ static void record_free(struct obd_ix_record *r)
 	if (r->part >= 0)
 		close(r->part);
 	free(r->trace);
+	free(r->dirty);
 	obd_ix_keys_free(&r->keys);
 	free(r);
 }
@@ -380,9 +400,11 @@ void obd_ix_record_resume(struct obd_ix_open *o)
 
 static void take(struct obd_indexer *ix, uint32_t c, uint64_t entry)
 {
-	struct obd_ix_open *o = ix->client[c].open[entry >> 39 & (OBD_OPEN_SLOTS - 1)];
-	if (o && o->record && (o->seq & 0xffff) == entry >> 48)
-		add(o->record, entry & ((UINT64_C(1) << 39) - 1));
+	struct obd_ix_open *o = ix->client[c].open[entry >> 44 & (OBD_OPEN_SLOTS - 1)];
+	uint32_t bb = ix->seg->geo.block_bytes, step = bb / OBD_TOUCH_STEPS;
+	uint32_t begin = (uint32_t)(entry & 0xf) * step, end = (uint32_t)((entry >> 4 & 0xf) + 1) * step;
+	if (o && o->record && (o->seq & OBD_TOUCH_SEQ_MASK) == entry >> 53 && begin < end)
+		add(o->record, obd_ix_key(entry >> 36 & 0xff, entry >> 8 & OBD_TOUCH_BLOCK_MAX), obd_part_make(begin, end, bb));
 }
 
 /* Entries leave the ring when they are in the part file. */

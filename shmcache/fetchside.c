@@ -40,6 +40,12 @@ static bool possible(const struct obd_fetchside *fs, const struct obd_fetch_job 
 		return false;
 	if ((uint64_t)job->block + job->nblocks > (uint64_t)OBD_KEY_MAX_BLOCK + 1)
 		return false;
+	if (job->begin || job->end) {
+		uint32_t bb = fs->seg->geo.block_bytes;
+		if (job->kind != OBD_JOB_BLOCKS || job->begin >= bb || job->end > bb ||
+		    (job->nblocks == 1 && job->end && job->begin >= job->end))
+			return false;
+	}
 	for (uint32_t i = 0; i < job->nblocks; i++)
 		if (job->frame[i] >= fs->seg->geo.nframes || job->generation[i] == 0)
 			return false;
@@ -62,6 +68,8 @@ static bool take(struct obd_fetchside *fs, uint32_t slot, struct obd_fetch_job *
 	job->layer_uid = j->layer_uid;
 	job->block = j->block;
 	job->nblocks = j->nblocks;
+	job->begin = j->begin;
+	job->end = j->end;
 	job->down = j->down;
 	memcpy(job->frame, j->frame, sizeof job->frame);
 	memcpy(job->generation, j->generation, sizeof job->generation);
@@ -153,9 +161,10 @@ static void report(struct obd_fetchside *fs, const struct obd_fetch_job *job)
 		obd_count(&fs->own->proc, wakeups, 1);
 }
 
-void obd_fetch_valid(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_t i, uint32_t bytes)
+static void publish(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_t i, uint32_t begin, uint32_t end,
+		    enum obd_fill_state state)
 {
-	assert(i < job->nblocks && bytes <= fs->seg->geo.block_bytes);
+	assert(i < job->nblocks && begin <= end && end <= fs->seg->geo.block_bytes);
 	struct obd_fill *fill = &fs->seg->fills[job->frame[i]];
 	if (obd_load_relaxed(&fill->word) != obd_word(job->generation[i], OBD_FILL_FILLING)) {
 		obd_count(&fs->own->proc, protocol_errors,
@@ -163,16 +172,27 @@ void obd_fetch_valid(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32
 		return;
 	}
 	obd_store_relaxed(&fill->key, job_key(job, i));
-	obd_store_relaxed(&fill->bytes, bytes);
+	obd_store_relaxed(&fill->begin, begin);
+	obd_store_relaxed(&fill->bytes, end);
 	obd_store_relaxed(&fill->err, 0);
 	OBD_TEST_POINT(fill_unpublished);
-	obd_store_release(&fill->word, obd_word(job->generation[i], OBD_FILL_VALID)); /* edge: fill-publish */
+	obd_store_release(&fill->word, obd_word(job->generation[i], state)); /* edge: fill-publish */
 	OBD_TEST_POINT(fill_published);
 	job->settled |= UINT64_C(1) << i;
 	obd_count(&fs->own->proc, fills, 1);
 	obd_fence_full(); /* edge: demand. Either cached sees VALID when it sets the bit, or the bit is seen here */
 	if (obd_load_relaxed(&fs->seg->table->fetcher[fs->index].job[job->slot].demand) >> i & 1)
 		report(fs, job);
+}
+
+void obd_fetch_valid(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_t i, uint32_t bytes)
+{
+	publish(fs, job, i, 0, bytes, OBD_FILL_VALID);
+}
+
+void obd_fetch_part(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_t i, uint32_t begin, uint32_t end)
+{
+	publish(fs, job, i, begin, end, OBD_FILL_PART);
 }
 
 void obd_fetch_fail(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_t i, int err)

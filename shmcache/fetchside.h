@@ -28,6 +28,8 @@ struct obd_fetch_job {
 	uint32_t layer_uid;
 	uint32_t block; /* first block or raw chunk; raw chunks count from the blob's end, see obd_raw_chunk */
 	uint32_t nblocks;
+	uint32_t begin; /* the first byte wanted of the first block */
+	uint32_t end;	/* and where those of the last one end; 0: with the block */
 	uint32_t frame[OBD_JOB_FRAMES];
 	uint64_t generation[OBD_JOB_FRAMES];
 	uint32_t retry_ms;	    /* see obd_fetch_retry_after */
@@ -64,6 +66,9 @@ unsigned char *obd_fetch_data(struct obd_fetchside *fs, const struct obd_fetch_j
 
 /* Publishes the first `bytes` bytes of frame i; reports it at once if cached said that somebody waits for it. */
 void obd_fetch_valid(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_t i, uint32_t bytes);
+
+/* The same for bytes [begin, end) of the block, which is longer. */
+void obd_fetch_part(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_t i, uint32_t begin, uint32_t end);
 
 /* Publishes that frame i failed with a positive errno. Fine without begin. */
 void obd_fetch_fail(struct obd_fetchside *fs, struct obd_fetch_job *job, uint32_t i, int err);

@@ -10,13 +10,14 @@
 #ifndef OBD_SHMCACHE_LAYOUT_H
 #define OBD_SHMCACHE_LAYOUT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/atomic.h"
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 9u
+#define OBD_SEG_VERSION 10u
 
 #define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
 #define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
@@ -58,6 +59,41 @@
 static inline uint64_t obd_key(uint32_t uid, bool raw, uint32_t block)
 {
 	return (uint64_t)uid << 32 | (raw ? OBD_KEY_RAW : 0) | block;
+}
+
+/* Bytes [begin, end) of a block. end 0: all of it, and then begin is 0. All zero: the whole block. */
+struct obd_part {
+	uint32_t begin;
+	uint32_t end;
+};
+
+static inline bool obd_part_is_whole(struct obd_part p)
+{
+	return p.end == 0;
+}
+
+static inline bool obd_part_covers(struct obd_part have, struct obd_part need)
+{
+	return have.end == 0 || (need.end != 0 && have.begin <= need.begin && need.end <= have.end);
+}
+
+static inline struct obd_part obd_part_make(uint32_t begin, uint32_t end, uint32_t block_bytes)
+{
+	return begin == 0 && end == block_bytes ? (struct obd_part){0, 0} : (struct obd_part){begin, end};
+}
+
+/* The smallest part that covers both. */
+static inline struct obd_part obd_part_hull(struct obd_part a, struct obd_part b, uint32_t block_bytes)
+{
+	if (a.end == 0 || b.end == 0)
+		return (struct obd_part){0, 0};
+	return obd_part_make(a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end, block_bytes);
+}
+
+/* Of bytes [begin, end) of a run of n blocks (end in the last one, 0: its end): the part of block i. */
+static inline struct obd_part obd_part_of(uint32_t begin, uint32_t end, uint32_t i, uint32_t n, uint32_t block_bytes)
+{
+	return obd_part_make(i == 0 ? begin : 0, i + 1 == n && end ? end : block_bytes, block_bytes);
 }
 
 /* --- words that carry a state: sequence or generation above, state in the low byte ------------------------------------ */
@@ -247,14 +283,16 @@ enum obd_fill_state {
 	OBD_FILL_FILLING,
 	OBD_FILL_VALID,
 	OBD_FILL_FAILED,
+	OBD_FILL_PART, /* as VALID, but only [begin, bytes) of the block is there */
 };
 
 struct obd_fill {
 	_Atomic uint64_t word; /* generation << 8 | enum obd_fill_state */
 	_Atomic uint64_t key;
-	_Atomic uint32_t bytes; /* valid bytes from the frame's start */
+	_Atomic uint32_t bytes; /* valid bytes from the frame's start; PART: where they end */
 	_Atomic uint32_t err;	/* positive errno when FAILED */
-	uint64_t reserved;
+	_Atomic uint32_t begin; /* PART: where they begin */
+	uint32_t reserved;
 };
 _Static_assert(sizeof(struct obd_fill) == 32, "two fill words a cache line");
 
@@ -328,6 +366,8 @@ struct obd_job {
 	uint32_t layer_uid;
 	uint32_t block; /* first block, or first raw chunk */
 	uint32_t nblocks;
+	uint32_t begin; /* kind BLOCKS: the first byte wanted of the first block */
+	uint32_t end;	/* and where those of the last one end; 0: with the block */
 	uint32_t reserved;
 	_Atomic uint64_t
 		demand; /* bit i: somebody waits for block i, so report it as soon as it is VALID. Set while the job runs */
@@ -515,7 +555,9 @@ struct obd_req {
 	_Atomic uint32_t kind;	  /* enum obd_job_kind */
 	_Atomic uint32_t flow;	  /* obd_flow */
 	_Atomic uint64_t posted_ns;
-	uint64_t pad[3];
+	_Atomic uint32_t begin; /* kind BLOCKS: the first byte needed of the first block */
+	_Atomic uint32_t end;	/* and where those of the last one end; 0: with the block */
+	uint64_t pad[2];
 };
 _Static_assert(sizeof(struct obd_req) == OBD_CACHE_LINE, "one line");
 
@@ -565,12 +607,19 @@ struct obd_upreq {
 _Static_assert(sizeof(struct obd_upreq) == OBD_CACHE_LINE, "one line");
 
 /*
- * What a recording device read for the first time: block in bits 0-30, number of the layer in its image (0 is the bottom) in
- * bits 31-38, open slot in bits 39-47, low 16 bits of the open's sequence above.
+ * What a recording device read for the first time: in sixteenths of a block, the first in bits 0-3 and the last in bits 4-7;
+ * block in bits 8-35, number of the layer in its image (0 is the bottom) in bits 36-43, open slot in bits 44-52, low 11 bits of
+ * the open's sequence above.
  */
-static inline uint64_t obd_touch(uint32_t open_slot, uint64_t seq, uint32_t layer, uint32_t block)
+#define OBD_TOUCH_STEPS 16u
+#define OBD_TOUCH_BLOCK_MAX UINT32_C(0xfffffff)
+#define OBD_TOUCH_SEQ_MASK UINT64_C(0x7ff)
+
+static inline uint64_t obd_touch(uint32_t open_slot, uint64_t seq, uint32_t layer, uint32_t block, uint32_t first,
+				 uint32_t last)
 {
-	return seq << 48 | (uint64_t)(open_slot & 0x1ff) << 39 | (uint64_t)(layer & 0xff) << 31 | (block & OBD_KEY_MAX_BLOCK);
+	return seq << 53 | (uint64_t)(open_slot & 0x1ff) << 44 | (uint64_t)(layer & 0xff) << 36 |
+	       (uint64_t)(block & OBD_TOUCH_BLOCK_MAX) << 8 | (last & 0xf) << 4 | (first & 0xf);
 }
 _Static_assert(OBD_OPEN_SLOTS <= 512 && OBD_IMAGE_LAYERS <= 256, "they fit into the entry");
 

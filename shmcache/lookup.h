@@ -35,9 +35,9 @@ static inline uint32_t obd_bucket_second(const struct obd_geometry *geo, uint64_
 	return (uint32_t)((hash >> 20) * UINT64_C(0x9e3779b1) >> 12) & (geo->nbuckets - 1);
 }
 
-/* The frame that holds key, VALID, with its fill word in *word; OBD_NO_FRAME if none does. *mark: the entry carries a readahead
- * mark. */
-static inline uint32_t obd_lookup_valid(const struct obd_segment *seg, uint64_t key, uint64_t *word, bool *mark)
+/* The frame that holds key, VALID or, if parts are welcome, PART, with its fill word in *word; OBD_NO_FRAME if none does.
+ * *mark: the entry carries a readahead mark. */
+static inline uint32_t obd_lookup(const struct obd_segment *seg, uint64_t key, bool parts, uint64_t *word, bool *mark)
 {
 	uint64_t hash = obd_key_hash(key);
 	uint64_t tag = obd_bucket_tag(hash);
@@ -53,7 +53,9 @@ static inline uint32_t obd_lookup_valid(const struct obd_segment *seg, uint64_t 
 				continue;
 			const struct obd_fill *fill = &seg->fills[f];
 			uint64_t w = obd_load_acquire(&fill->word); /* edge: fill-publish */
-			if (obd_word_state(w) != OBD_FILL_VALID || obd_load_relaxed(&fill->key) != key)
+			unsigned int state = obd_word_state(w);
+			if ((state != OBD_FILL_VALID && (state != OBD_FILL_PART || !parts)) ||
+			    obd_load_relaxed(&fill->key) != key)
 				continue;
 			*word = w;
 			*mark = (e & OBD_BUCKET_MARK) != 0;
@@ -64,7 +66,13 @@ static inline uint32_t obd_lookup_valid(const struct obd_segment *seg, uint64_t 
 	return OBD_NO_FRAME;
 }
 
-/* After a copy: does the frame still hold what obd_lookup_valid found? */
+/* Whole blocks only. */
+static inline uint32_t obd_lookup_valid(const struct obd_segment *seg, uint64_t key, uint64_t *word, bool *mark)
+{
+	return obd_lookup(seg, key, false, word, mark);
+}
+
+/* After a copy: does the frame still hold what obd_lookup found? */
 static inline bool obd_lookup_still(const struct obd_segment *seg, uint32_t f, uint64_t word)
 {
 	obd_fence_acquire(); /* edge: fill-begin. The copy's loads come before the second look at the word */

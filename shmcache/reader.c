@@ -57,18 +57,20 @@ int obd_reader_copy(struct obd_reader *r, uint32_t layer_slot, uint32_t uid, boo
 	for (int tries = 0; tries < COPY_TRIES; tries++) {
 		uint64_t word;
 		bool mark;
-		uint32_t f = obd_lookup_valid(seg, key, &word, &mark);
+		uint32_t f = obd_lookup(seg, key, true, &word, &mark);
 		if (f == OBD_NO_FRAME)
 			break;
 		uint32_t bytes = obd_load_relaxed(&seg->fills[f].bytes);
-		bool inside = bytes <= seg->geo.block_bytes && offset <= bytes && len <= bytes - offset;
+		bool part = obd_word_state(word) == OBD_FILL_PART;
+		uint32_t begin = part ? obd_load_relaxed(&seg->fills[f].begin) : 0;
+		bool inside = bytes <= seg->geo.block_bytes && offset >= begin && offset <= bytes && len <= bytes - offset;
 		if (inside)
 			memcpy(dst, obd_frame_data(seg, f) + offset, len);
 		OBD_TEST_POINT(copied);
 		if (!obd_lookup_still(seg, f, word))
 			continue;
 		if (!inside)
-			return -ERANGE;
+			return part ? -EAGAIN : -ERANGE;
 		touch(r, f);
 		if (__builtin_expect(mark, 0))
 			pass_mark(r, layer_slot, block);
@@ -82,6 +84,13 @@ int obd_reader_copy(struct obd_reader *r, uint32_t layer_slot, uint32_t uid, boo
 int obd_reader_post(struct obd_reader *r, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
 		    uint32_t nblocks, uint32_t flow, void *cookie)
 {
+	const struct obd_part whole = {0, 0};
+	return obd_reader_post_part(r, kind, layer_slot, uid, block, nblocks, whole, flow, cookie);
+}
+
+int obd_reader_post_part(struct obd_reader *r, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
+			 uint32_t nblocks, struct obd_part need, uint32_t flow, void *cookie)
+{
 	if (r->nfree == 0)
 		return -EBUSY;
 	uint32_t slot = r->free_slot[r->nfree - 1];
@@ -93,6 +102,8 @@ int obd_reader_post(struct obd_reader *r, enum obd_job_kind kind, uint32_t layer
 	obd_store_relaxed(&req->nblocks, nblocks);
 	obd_store_relaxed(&req->kind, (uint32_t)kind);
 	obd_store_relaxed(&req->flow, flow);
+	obd_store_relaxed(&req->begin, need.begin);
+	obd_store_relaxed(&req->end, need.end);
 	obd_store_relaxed(&req->posted_ns, obd_clock_ns());
 	OBD_TEST_POINT(request_unposted);
 	obd_store_release(&req->word, obd_word(seq, OBD_REQ_POSTED)); /* edge: request-post; publishes the fields */

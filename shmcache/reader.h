@@ -29,7 +29,8 @@ void obd_reader_attach(struct obd_reader *r, struct obd_segment *seg, uint32_t c
 		       uint32_t incarnation);
 
 /* Copies bytes [offset, offset + len) of one block (never across a block's end) of a layer into dst.
- * 0: hit. -EAGAIN: not in the cache. -ERANGE: the cached block is shorter (the layer's file ends there). */
+ * 0: hit. -EAGAIN: not in the cache, or that part of the block is not. -ERANGE: the cached block is shorter (the layer's file
+ * ends there). */
 int obd_reader_copy(struct obd_reader *r, uint32_t layer_slot, uint32_t uid, bool raw, uint32_t block, uint32_t offset,
 		    uint32_t len, void *dst);
 
@@ -38,6 +39,11 @@ int obd_reader_copy(struct obd_reader *r, uint32_t layer_slot, uint32_t uid, boo
  * again after an answer). */
 int obd_reader_post(struct obd_reader *r, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
 		    uint32_t nblocks, uint32_t flow, void *cookie);
+
+/* The same for who needs less than whole blocks: bytes from need.begin of the first block to need.end of the last (0: its end).
+ * Demand gets whole blocks all the same, unless the part is on its way already; prefetch gets no more than it asks for. */
+int obd_reader_post_part(struct obd_reader *r, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
+			 uint32_t nblocks, struct obd_part need, uint32_t flow, void *cookie);
 
 /* Gives a request up; its answer, if it still comes, is ignored. */
 void obd_reader_cancel(struct obd_reader *r, int slot);

@@ -123,17 +123,20 @@ static void judge_valid(struct pass *p, uint32_t f)
 	uint64_t word = obd_load_acquire(&fill->word); /* edge: fill-publish */
 	uint64_t key = obd_load_relaxed(&frame->key), fill_key = obd_load_relaxed(&fill->key);
 	uint64_t generation = obd_load_relaxed(&frame->generation);
-	uint32_t bytes = obd_load_relaxed(&fill->bytes);
+	uint32_t bytes = obd_load_relaxed(&fill->bytes), begin = obd_load_relaxed(&fill->begin);
+	bool part = word == obd_word(generation, OBD_FILL_PART);
 	if (p->seen[f].entries != 1 || p->seen[f].right_entries != 1)
 		fault(p, "frame %" PRIu32 ": valid, but in %u bucket entries, %u of them where its key belongs", f,
 		      p->seen[f].entries, p->seen[f].right_entries);
-	if (word != obd_word(generation, OBD_FILL_VALID))
+	if (!part && word != obd_word(generation, OBD_FILL_VALID))
 		fault(p, "frame %" PRIu32 ": valid of generation %" PRIu64 ", but its fill word is %" PRIu64 " in state %u", f,
 		      generation, obd_word_seq(word), obd_word_state(word));
 	if (fill_key != key)
 		fault(p, "frame %" PRIu32 ": key %#" PRIx64 ", but filled with key %#" PRIx64, f, key, fill_key);
 	if (bytes > p->seg->geo.block_bytes)
 		fault(p, "frame %" PRIu32 ": valid with %" PRIu32 " bytes, more than a block", f, bytes);
+	if (part && begin >= bytes)
+		fault(p, "frame %" PRIu32 ": a part from %" PRIu32 " to %" PRIu32, f, begin, bytes);
 	if (key >> 32 == 0)
 		fault(p, "frame %" PRIu32 ": valid, but its key is no block's", f);
 }

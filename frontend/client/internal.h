@@ -169,7 +169,8 @@ void obd_io_upper_answer(struct obd_piece *p, int err); /* a read's piece of the
 /* touch.c */
 void obd_touches_start(struct obd_device *dev, const struct obd_reply *r); /* usable, and r wants its first reads */
 void obd_touches_stop(struct obd_device *dev);
-void obd_touches_add(struct obd_device *dev, uint32_t layer, uint32_t block); /* dev->touches is set */
+/* Bytes [offset, offset + len) of a block were read; dev->touches is set. */
+void obd_touches_add(struct obd_device *dev, uint32_t layer, uint32_t block, uint32_t offset, uint32_t len);
 
 /* write.c */
 void obd_ups_attach(struct obd_client *c); /* a new segment is there: all slots are free */

@@ -118,7 +118,7 @@ static enum resolve read_layer(struct obd_io *io, uint32_t layer, uint64_t moff,
 		if (rc && rc != -EAGAIN)
 			return BROKEN;
 		if (__builtin_expect(dev->touches != NULL, 0))
-			obd_touches_add(dev, layer, (uint32_t)block);
+			obd_touches_add(dev, layer, (uint32_t)block, in_block, n);
 		*did += n;
 	}
 	return RESOLVED;
@@ -233,6 +233,20 @@ static uint32_t group_of(const struct obd_pieces *w, uint32_t i, uint32_t *nbloc
 	return n;
 }
 
+/* Which bytes a group needs of its first and last block. */
+static struct obd_part need_of(const struct obd_piece *first, uint32_t count, uint32_t nblocks)
+{
+	struct obd_part need = {.begin = UINT32_MAX, .end = 0};
+	uint32_t last = first->block + nblocks - 1;
+	for (uint32_t k = 0; k < count; k++) {
+		if (first[k].block == first->block && first[k].offset < need.begin)
+			need.begin = first[k].offset;
+		if (first[k].block == last && first[k].offset + first[k].len > need.end)
+			need.end = first[k].offset + first[k].len;
+	}
+	return need;
+}
+
 /* False: no request slot; the read waits in the client's retry list. */
 static bool post_group(struct obd_io *io, uint32_t i, uint32_t *count)
 {
@@ -240,9 +254,9 @@ static bool post_group(struct obd_io *io, uint32_t i, uint32_t *count)
 	struct obd_piece *first = &io->pieces->piece[i];
 	uint32_t nblocks;
 	*count = group_of(io->pieces, i, &nblocks);
-	int slot = obd_reader_post(&dev->client->reader, OBD_JOB_BLOCKS, dev->layer_slot[first->layer],
-				   dev->layer_uid[first->layer], first->block, nblocks,
-				   obd_flow((uint32_t)dev->slot, OBD_REQ_DEMAND), first);
+	int slot = obd_reader_post_part(&dev->client->reader, OBD_JOB_BLOCKS, dev->layer_slot[first->layer],
+					dev->layer_uid[first->layer], first->block, nblocks, need_of(first, *count, nblocks),
+					obd_flow((uint32_t)dev->slot, OBD_REQ_DEMAND), first);
 	if (slot < 0)
 		return false;
 	first->slot = (int16_t)slot;

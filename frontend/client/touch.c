@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Recording (doc/architecture.md 4.12): the first touch of each block goes into the ring to the indexer, which knows what it
- * has already; the table of blocks seen lately only keeps the ring short. If this process dies, what is in the ring is taken
- * all the same.
+ * Recording (doc/architecture.md 4.12): the first touch of each block, and each that goes beyond what was read of it before,
+ * goes into the ring to the indexer, which knows what it has already; the table of blocks seen lately only keeps the ring
+ * short. If this process dies, what is in the ring is taken all the same.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/util.h"
 #include "frontend/client/internal.h"
 #include "shmcache/lookup.h"
 #include "shmcache/ring.h"
@@ -28,18 +29,30 @@ void obd_touches_stop(struct obd_device *dev)
 	dev->touches = NULL;
 }
 
-void obd_touches_add(struct obd_device *dev, uint32_t layer, uint32_t block)
+/* The part of both, if they are of one block. */
+static uint64_t both(uint64_t seen, uint64_t entry)
+{
+	uint64_t mask = OBD_TOUCH_STEPS - 1;
+	if ((seen ^ entry) & ~UINT64_C(0xff))
+		return entry;
+	uint64_t first = obd_min_u64(seen & mask, entry & mask), last = obd_max_u64(seen >> 4 & mask, entry >> 4 & mask);
+	return (entry & ~UINT64_C(0xff)) | last << 4 | first;
+}
+
+void obd_touches_add(struct obd_device *dev, uint32_t layer, uint32_t block, uint32_t offset, uint32_t len)
 {
 	struct obd_client *c = dev->client;
 	struct obd_ring *ring = &c->reader.own->touches;
 	const struct obd_tail *tail = &c->seg.catalog->client[c->id].touches_tail;
-	uint64_t entry = obd_touch((uint32_t)dev->slot, dev->seq, layer, block);
-	uint64_t *seen = &dev->touches->seen[obd_key_hash(entry) % OBD_TOUCHES];
+	uint32_t step = c->seg.geo.block_bytes / OBD_TOUCH_STEPS;
+	uint64_t entry = obd_touch((uint32_t)dev->slot, dev->seq, layer, block, offset / step, (offset + len - 1) / step);
+	uint64_t *seen = &dev->touches->seen[obd_key_hash(entry >> 8) % OBD_TOUCHES];
 	if (!obd_load_relaxed(dev->touches->wanted)) {
 		obd_touches_stop(dev);
 		return;
 	}
-	if (*seen == entry)
+	entry = both(*seen, entry);
+	if (*seen == entry || block > OBD_TOUCH_BLOCK_MAX)
 		return;
 	*seen = entry;
 	if (!obd_ring_push(ring, tail, entry)) {

@@ -66,9 +66,10 @@ struct miss {
 	uint8_t kind;	   /* enum obd_job_kind */
 	uint8_t state;
 	uint8_t prio;
-	uint32_t flow; /* who asked for it first, or most urgently: client << 16 | number */
-	uint32_t cost; /* bytes it will take on the wire, about */
-	bool mark;     /* readahead goes on when a reader comes to this block */
+	uint32_t flow;	      /* who asked for it first, or most urgently: client << 16 | number */
+	uint32_t cost;	      /* bytes it will take on the wire, about */
+	struct obd_part part; /* what of the block is to be fetched; INFLIGHT: what is being fetched */
+	bool mark;	      /* readahead goes on when a reader comes to this block */
 };
 
 /* One request of a client that is not answered yet. */
@@ -90,6 +91,7 @@ struct wait {
 	struct obd_list in_req;
 	struct miss *miss;
 	struct request *req;
+	struct obd_part need;
 };
 
 struct hold {
@@ -193,7 +195,8 @@ struct cached {
 	/* frames.c */
 	uint32_t *free_frames;
 	uint32_t nfree;
-	uint16_t *pins; /* per frame */
+	uint16_t *pins;	       /* per frame */
+	struct obd_part *part; /* per VALID or FILLING frame: what it holds of its block */
 	uint64_t next_generation;
 	struct evictor *ev;
 	/* misses.c */
@@ -234,7 +237,7 @@ void obd_frames_free(struct cached *c);
 void obd_frame_set(struct cached *c, uint32_t f, enum obd_frame_state to); /* asserts that the transition exists */
 uint32_t obd_frame_find(struct cached *c, uint64_t key);		   /* a VALID frame or OBD_NO_FRAME */
 uint32_t obd_frame_alloc(struct cached *c);				   /* FREE, evicting if need be; or OBD_NO_FRAME */
-void obd_frame_fill(struct cached *c, uint32_t f, uint64_t key, uint32_t fetcher, uint32_t job); /* FREE -> FILLING */
+void obd_frame_fill(struct cached *c, uint32_t f, uint64_t key, uint32_t fetcher, uint32_t job); /* FREE -> FILLING, whole */
 bool obd_frame_bind(struct cached *c, uint32_t f, uint64_t key,
 		    bool mark);				       /* enters the bucket entry; false: both buckets full */
 void obd_frame_drop(struct cached *c, uint32_t f);	       /* any state but FREE -> FREE */
@@ -255,7 +258,9 @@ struct miss *obd_miss_find(struct cached *c, uint64_t key);
 struct miss *obd_miss_new(struct cached *c, enum obd_job_kind kind, uint32_t layer_slot, uint32_t uid, uint32_t block,
 			  enum prio prio, uint32_t flow);
 void obd_miss_place(struct cached *c, struct miss *m, const struct obd_layer_brief *layer); /* its host and cost */
-void obd_miss_promote(struct cached *c, struct miss *m, enum prio prio, uint32_t flow);	    /* one more waits: never sinks */
+void obd_miss_grow(struct cached *c, struct miss *m, struct obd_part part,
+		   const struct obd_layer_brief *layer);				/* not INFLIGHT */
+void obd_miss_promote(struct cached *c, struct miss *m, enum prio prio, uint32_t flow); /* one more waits: never sinks */
 void obd_miss_left(struct cached *c, struct miss *m); /* one waits no more; the last one takes what is not under way with it */
 void obd_miss_queue(struct cached *c, struct miss *m, bool front);
 void obd_miss_unlink(struct cached *c, struct miss *m); /* out of whatever list its state has it in: NEW again */

@@ -155,10 +155,21 @@ struct wanted {
 	uint32_t uid;
 	uint32_t block;
 	uint32_t nblocks;
+	uint32_t begin, end; /* bytes of the first and the last block */
 	uint32_t kind;
 	uint32_t flow;
 	enum prio prio;
 };
+
+/* Numbers of bytes mean something for blocks only, where they lie in them and, at their beginning, inside the layer's file. */
+static bool part_can_be(const struct cached *c, const struct wanted *w, const struct obd_layer_brief *layer)
+{
+	uint32_t bb = c->seg.geo.block_bytes;
+	if (!w->begin && !w->end)
+		return true;
+	return w->kind == OBD_JOB_BLOCKS && w->begin < bb && w->end <= bb && (w->nblocks > 1 || !w->end || w->begin < w->end) &&
+	       (uint64_t)w->block * bb + w->begin < layer->file_bytes;
+}
 
 static int check(struct cached *c, const struct wanted *w, struct obd_layer_brief *layer)
 {
@@ -167,6 +178,8 @@ static int check(struct cached *c, const struct wanted *w, struct obd_layer_brie
 	int rc = obd_catalog_layer_brief(&c->seg, w->layer_slot, w->uid, layer);
 	if (rc)
 		return -rc;
+	if (!part_can_be(c, w, layer))
+		return EPROTO;
 	if (w->kind == OBD_JOB_PROBE)
 		return 0;
 	if (w->kind == OBD_JOB_BLOCKS && layer->state < OBD_LAYER_MAPPED)
@@ -175,24 +188,45 @@ static int check(struct cached *c, const struct wanted *w, struct obd_layer_brie
 	return w->block < blocks && w->nblocks <= blocks - w->block ? 0 : ERANGE;
 }
 
-static int wait_for(struct request *r, struct miss *m)
+static int wait_for(struct request *r, struct miss *m, struct obd_part need)
 {
 	struct wait *w = malloc(sizeof *w);
 	if (!w)
 		return ENOMEM;
 	w->miss = m;
 	w->req = r;
+	w->need = need;
 	obd_list_push_back(&m->waits, &w->in_miss);
 	obd_list_push_back(&r->waits, &w->in_req);
 	return 0;
 }
 
-static int want_block(struct cached *c, struct request *r, const struct wanted *w, uint32_t block,
+/* What is fetched for a need that nothing covers. Demand gets whole blocks: more of the same is likely to follow. */
+static struct obd_part to_fetch(const struct wanted *w, struct obd_part need)
+{
+	return w->prio == PRIO_DEMAND ? (struct obd_part){0, 0} : need;
+}
+
+static struct miss *new_miss(struct cached *c, const struct wanted *w, uint32_t block, struct obd_part part,
+			     const struct obd_layer_brief *layer)
+{
+	struct miss *m = obd_miss_new(c, (enum obd_job_kind)w->kind, w->layer_slot, w->uid, block, w->prio, w->flow);
+	if (!m)
+		return NULL;
+	m->part = part;
+	obd_miss_place(c, m, layer);
+	obd_miss_queue(c, m, false);
+	return m;
+}
+
+static int want_block(struct cached *c, struct request *r, const struct wanted *w, uint32_t i,
 		      const struct obd_layer_brief *layer)
 {
+	uint32_t block = w->block + i, bb = c->seg.geo.block_bytes;
 	uint64_t key = obd_key(w->uid, w->kind == OBD_JOB_RAW, block);
+	struct obd_part need = obd_part_of(w->begin, w->end, i, w->nblocks, bb), part = to_fetch(w, need);
 	uint32_t f = obd_frame_find(c, key);
-	if (f != OBD_NO_FRAME) {
+	if (f != OBD_NO_FRAME && obd_part_covers(c->part[f], need)) {
 		if (pin(c, &c->client[r->client], f))
 			r->pins[r->npins++] = f;
 		return 0;
@@ -200,15 +234,15 @@ static int want_block(struct cached *c, struct request *r, const struct wanted *
 	struct miss *m = obd_miss_find(c, key);
 	bool fresh = !m;
 	if (fresh) {
-		m = obd_miss_new(c, (enum obd_job_kind)w->kind, w->layer_slot, w->uid, block, w->prio, w->flow);
+		m = new_miss(c, w, block, f == OBD_NO_FRAME ? part : obd_part_hull(c->part[f], part, bb), layer);
 		if (!m)
 			return ENOMEM;
-		obd_miss_place(c, m, layer);
-		obd_miss_queue(c, m, false);
 	} else {
+		if (m->state != MISS_INFLIGHT && !obd_part_covers(m->part, need))
+			obd_miss_grow(c, m, part, layer);
 		obd_count(&c->seg.table->proc, joins, 1);
 	}
-	int err = wait_for(r, m);
+	int err = wait_for(r, m, need);
 	if (!err && !fresh)
 		obd_miss_promote(c, m, w->prio, w->flow); /* may serve it at once, and r with it */
 	return err;
@@ -221,7 +255,7 @@ static int want_probe(struct cached *c, struct request *r, const struct wanted *
 		return ENOMEM;
 	obd_miss_place(c, m, layer);
 	obd_miss_queue(c, m, false);
-	return wait_for(r, m);
+	return wait_for(r, m, (struct obd_part){0, 0});
 }
 
 /* All blocks are asked for under a guard wait, so that r is not answered before the last one was looked at. */
@@ -236,7 +270,7 @@ static void serve(struct cached *c, struct request *r, const struct wanted *w)
 	if (!err && w->kind == OBD_JOB_PROBE)
 		err = want_probe(c, r, w, &layer);
 	for (uint32_t i = 0; !err && w->kind != OBD_JOB_PROBE && i < w->nblocks && r->active && r->seq == seq; i++)
-		err = want_block(c, r, w, w->block + i, &layer);
+		err = want_block(c, r, w, i, &layer);
 	obd_list_remove(&guard.in_req);
 	if (!r->active || r->seq != seq)
 		return;
@@ -257,6 +291,8 @@ static void take_request(struct cached *c, uint32_t id, uint32_t slot)
 			   .uid = obd_load_relaxed(&q->layer_uid),
 			   .block = obd_load_relaxed(&q->block),
 			   .nblocks = obd_load_relaxed(&q->nblocks),
+			   .begin = obd_load_relaxed(&q->begin),
+			   .end = obd_load_relaxed(&q->end),
 			   .kind = obd_load_relaxed(&q->kind)};
 	uint32_t flow = obd_load_relaxed(&q->flow);
 	w.flow = id << 16 | (flow & 0xffff);

@@ -21,17 +21,20 @@ int obd_frames_init(struct cached *c)
 	uint32_t n = c->seg.geo.nframes;
 	c->free_frames = calloc(n, sizeof *c->free_frames);
 	c->pins = calloc(n, sizeof *c->pins);
+	c->part = calloc(n, sizeof *c->part);
 	c->ev = obd_evict_new(n);
-	return c->free_frames && c->pins && c->ev ? 0 : -ENOMEM;
+	return c->free_frames && c->pins && c->part && c->ev ? 0 : -ENOMEM;
 }
 
 void obd_frames_free(struct cached *c)
 {
 	free(c->free_frames);
 	free(c->pins);
+	free(c->part);
 	obd_evict_free(c->ev);
 	c->free_frames = NULL;
 	c->pins = NULL;
+	c->part = NULL;
 	c->ev = NULL;
 }
 
@@ -154,6 +157,7 @@ void obd_frame_fill(struct cached *c, uint32_t f, uint64_t key, uint32_t fetcher
 	obd_store_relaxed(&fr->key, key);
 	obd_store_relaxed(&fr->fetcher, fetcher);
 	obd_store_relaxed(&fr->job, job);
+	c->part[f] = (struct obd_part){0, 0};
 	obd_frame_set(c, f, OBD_FRAME_FILLING);
 	OBD_TEST_POINT(frame_filling);
 }

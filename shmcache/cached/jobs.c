@@ -141,6 +141,13 @@ static struct miss *queued_neighbour(struct cached *c, const struct miss *m, uin
 	return n && n->state == MISS_QUEUED ? n : NULL;
 }
 
+/* Do the bytes wanted of two neighbours meet? */
+static bool meet(const struct cached *c, const struct miss *left, const struct miss *right)
+{
+	bool to_end = left->part.end == 0 || left->part.end == c->seg.geo.block_bytes;
+	return to_end && right->part.begin == 0;
+}
+
 /* The run of wanted blocks around m, of `room` bytes unless m alone has more. What is less urgent goes behind m, never before
  * it. Raw chunk 0 is the blob's head and stands alone. */
 static uint32_t collect(struct cached *c, struct miss *m, uint64_t room, struct miss **run)
@@ -153,7 +160,7 @@ static uint32_t collect(struct cached *c, struct miss *m, uint64_t room, struct 
 	uint64_t bytes = m->cost;
 	for (uint32_t b = m->block; b > lowest && nbefore + 1 < most; b--) {
 		struct miss *x = queued_neighbour(c, m, b - 1);
-		if (!x || x->prio > m->prio || bytes + x->cost > room)
+		if (!x || x->prio > m->prio || bytes + x->cost > room || !meet(c, x, nbefore ? before[nbefore - 1] : m))
 			break;
 		bytes += x->cost;
 		before[nbefore++] = x;
@@ -164,7 +171,7 @@ static uint32_t collect(struct cached *c, struct miss *m, uint64_t room, struct 
 	bool alone = m->kind == OBD_JOB_RAW && m->block == 0;
 	for (uint32_t b = m->block; !alone && b < OBD_KEY_MAX_BLOCK && n < most; b++) {
 		struct miss *x = queued_neighbour(c, m, b + 1);
-		if (!x || bytes + x->cost > room)
+		if (!x || bytes + x->cost > room || !meet(c, run[n - 1], x))
 			break;
 		bytes += x->cost;
 		run[n++] = x;
@@ -182,7 +189,11 @@ void obd_job_ring(struct cached *c, uint32_t f, uint32_t s)
 static void put_block(struct cached *c, uint32_t f, uint32_t s, uint32_t i, struct miss *m, uint32_t frame)
 {
 	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
+	uint32_t old = obd_frame_find(c, m->key); /* a part: a key is in one frame at most */
+	if (old != OBD_NO_FRAME)
+		obd_frame_drop(c, old);
 	obd_frame_fill(c, frame, m->key, f, s);
+	c->part[frame] = m->part;
 	j->frame[i] = frame;
 	j->generation[i] = obd_load_relaxed(&c->seg.frame[frame].generation);
 	obd_miss_unlink(c, m);
@@ -245,6 +256,8 @@ static bool issue(struct cached *c, uint32_t f, struct miss *m, struct miss **ru
 	j->layer_uid = first->layer_uid;
 	j->block = first->block;
 	j->nblocks = job->nblocks;
+	j->begin = first->part.begin;
+	j->end = job->nblocks ? job->miss[job->nblocks - 1]->part.end : 0;
 	obd_store_relaxed(&j->demand, demanded(job));
 	uint64_t seq = obd_word_seq(obd_load_relaxed(&j->word)) + 1;
 	OBD_TEST_POINT(job_unissued);
@@ -284,7 +297,7 @@ bool obd_job_download(struct cached *c, const struct obd_down_order *order, cons
 	j->kind = OBD_JOB_DOWNLOAD;
 	j->layer_slot = from->layer_slot;
 	j->layer_uid = from->layer_uid;
-	j->block = j->nblocks = 0;
+	j->block = j->nblocks = j->begin = j->end = 0;
 	j->down = *order;
 	obd_store_relaxed(&j->demand, 0);
 	uint64_t seq = obd_word_seq(obd_load_relaxed(&j->word)) + 1;
@@ -370,6 +383,23 @@ static void settle_failed(struct cached *c, struct job *job, uint32_t i, int err
 	obd_miss_failed(c, m, err);
 }
 
+/* Is the fill word's frame whole, or the part of it there that was asked for? A fetcher may have had more of the block. */
+static bool holds(struct cached *c, const struct miss *m, const struct obd_fill *fill, uint64_t word)
+{
+	struct obd_part part = {0, 0};
+	if (obd_load_relaxed(&fill->key) != m->key)
+		return false;
+	if (obd_word_state(word) == OBD_FILL_PART) {
+		part = (struct obd_part){obd_load_relaxed(&fill->begin), obd_load_relaxed(&fill->bytes)};
+		if (part.begin >= part.end || part.end > c->seg.geo.block_bytes || !obd_part_covers(part, m->part))
+			return false;
+	} else if (obd_word_state(word) != OBD_FILL_VALID) {
+		return false;
+	}
+	c->part[m->frame] = part;
+	return true;
+}
+
 /* Looks at the fill word of block i; err_rest: what an unfinished one counts as when the job is over, 0: it goes on. */
 static void settle_block(struct cached *c, struct job *job, uint32_t i, int err_rest)
 {
@@ -377,7 +407,7 @@ static void settle_block(struct cached *c, struct job *job, uint32_t i, int err_
 	const struct obd_fill *fill = &c->seg.fills[m->frame];
 	uint64_t word = obd_load_acquire(&fill->word); /* edge: fill-publish */
 	bool ours = obd_word_seq(word) == obd_load_relaxed(&c->seg.frame[m->frame].generation);
-	if (ours && obd_word_state(word) == OBD_FILL_VALID && obd_load_relaxed(&fill->key) == m->key) {
+	if (ours && holds(c, m, fill, word)) {
 		settle_valid(c, job, i);
 	} else if (ours && obd_word_state(word) == OBD_FILL_FAILED) {
 		uint32_t err = obd_load_relaxed(&fill->err);
@@ -598,6 +628,9 @@ static struct miss *adopt_block(struct cached *c, const struct obd_job *j, uint3
 	m->fetcher = (uint16_t)f;
 	m->job = (uint16_t)s;
 	m->job_bit = (uint8_t)i;
+	if (j->kind == OBD_JOB_BLOCKS)
+		m->part = obd_part_of(j->begin, j->end, i, j->nblocks, c->seg.geo.block_bytes);
+	c->part[frame] = m->part;
 	return m;
 }
 

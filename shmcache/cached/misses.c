@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Wanted blocks. One miss per key, however many wait for it: this is the single flight of the whole host. */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +70,8 @@ static uint32_t cost_of(const struct cached *c, const struct miss *m, const stru
 		return 1;
 	if (m->kind == OBD_JOB_RAW)
 		return m->block ? block : OBD_RAW_HEAD_BYTES;
+	if (!obd_part_is_whole(m->part))
+		block = m->part.end - m->part.begin;
 	if (layer->blob_bytes >= layer->file_bytes)
 		return block;
 	return 1 + (uint32_t)((double)block * (double)layer->blob_bytes / (double)layer->file_bytes);
@@ -78,6 +81,13 @@ void obd_miss_place(struct cached *c, struct miss *m, const struct obd_layer_bri
 {
 	m->host_hash = layer->local ? 0 : layer->host_hash;
 	m->cost = cost_of(c, m, layer);
+}
+
+void obd_miss_grow(struct cached *c, struct miss *m, struct obd_part part, const struct obd_layer_brief *layer)
+{
+	assert(m->state != MISS_INFLIGHT);
+	m->part = obd_part_hull(m->part, part, c->seg.geo.block_bytes);
+	obd_miss_place(c, m, layer);
 }
 
 void obd_miss_unlink(struct cached *c, struct miss *m)
@@ -149,9 +159,42 @@ static void tell(struct cached *c, struct miss *m, int err)
 		obd_request_done_wait(c, OBD_LIST_ENTRY(it, struct wait, in_miss), m->frame, err);
 }
 
+/* Tells those whose bytes are there. Whoever needs more of the block than that waits on; true: somebody does. */
+static bool tell_inside(struct cached *c, struct miss *m)
+{
+	struct obd_part have = c->part[m->frame];
+	bool more = false;
+	OBD_LIST_FOREACH_SAFE (it, &m->waits) {
+		struct wait *w = OBD_LIST_ENTRY(it, struct wait, in_miss);
+		if (obd_part_covers(have, w->need)) {
+			obd_request_done_wait(c, w, m->frame, 0);
+			continue;
+		}
+		m->part = obd_part_hull(more ? m->part : have, w->need, c->seg.geo.block_bytes);
+		more = true;
+	}
+	return more;
+}
+
+/* A demand that came while only a part was under way gets the whole block, like any other. */
+static void fetch_more(struct cached *c, struct miss *m)
+{
+	struct obd_layer_brief layer;
+	if (m->prio == PRIO_DEMAND)
+		m->part = (struct obd_part){0, 0};
+	m->frame = OBD_NO_FRAME;
+	if (obd_catalog_layer_brief(&c->seg, m->layer_slot, m->layer_uid, &layer) == 0)
+		obd_miss_place(c, m, &layer);
+	obd_miss_queue(c, m, false);
+}
+
 void obd_miss_served(struct cached *c, struct miss *m, uint32_t frame)
 {
 	m->frame = frame;
+	if (frame != OBD_NO_FRAME && tell_inside(c, m)) {
+		fetch_more(c, m);
+		return;
+	}
 	tell(c, m, 0);
 	release(c, m);
 }

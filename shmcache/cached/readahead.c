@@ -51,7 +51,8 @@ static void want_ahead(struct cached *c, struct stream *s, uint32_t layer_slot, 
 	bool mark = true;
 	for (uint32_t b = s->ahead; b < end; b++) {
 		uint64_t key = obd_key(s->uid, false, b);
-		if (obd_frame_find(c, key) != OBD_NO_FRAME || obd_miss_find(c, key))
+		uint32_t f = obd_frame_find(c, key);
+		if ((f != OBD_NO_FRAME && obd_part_is_whole(c->part[f])) || obd_miss_find(c, key))
 			continue;
 		struct miss *m = obd_miss_new(c, OBD_JOB_BLOCKS, layer_slot, s->uid, b, PRIO_READAHEAD, s->flow);
 		if (!m)

@@ -11,10 +11,11 @@
 #
 # Timed is from the launch of the LUN to the end of the command, attaching and mounting included, and for comparison the command
 # alone. Each run has a fresh group, and the machine's own page cache holds nothing of the image (other loop device, other file).
-# Numbers never fail this script; errors do.   BENCH_ROUNDS (3)
+# Numbers never fail this script; errors do.   BENCH_ROUNDS (3), BENCH_ONLY (reads program find)
 . "$(dirname "$0")/../integration/lib.sh"
 
 ROUNDS=${BENCH_ROUNDS:-3}
+ONLY=${BENCH_ONLY:-reads program find}
 DIR=$TOP/build/test/start-image
 RESULTS=$WORK/results
 FILES=5000
@@ -92,17 +93,20 @@ run() {
 	echo "${name}_total $((ended - begun))
 ${name}_alone $((ended - mounted))
 ${name}_mb $((($(sent) - before) / 1000))" >>"$RESULTS"
+	grep -h prefetched "$WORK/group.log" | tail -n 1 | sed "s/.*: prefetched/    $name: prefetched/"
 	[ "$command" = scattered ] || unmount_lun || die "it cannot be unmounted"
 }
 
 # show NAME UNIT TEXT DIVISOR
 show() {
+	grep -q "^$1 " "$RESULTS" || return 0
 	awk -v n="$1" -v d="$4" '$1 == n { print $2 / d }' "$RESULTS" | sort -n | awk -v t="$3" -v u="$2" '
 		{ v[NR] = $1 } END { printf "%-58s %8.2f %-3s (%.2f ... %.2f)\n", t, v[int((NR + 1) / 2)], u, v[1], v[NR] }'
 }
 
 # ratio A B TEXT: round by round
 ratio() {
+	grep -q "^$1 " "$RESULTS" || return 0
 	paste -d' ' <(awk -v n="$1" '$1 == n { print $2 }' "$RESULTS") <(awk -v n="$2" '$1 == n { print $2 }' "$RESULTS") |
 		awk '{ print $1 / $2 }' | sort -n | awk -v t="$3" '
 		{ v[NR] = $1 } END { printf "%-58s %8.2f x   (%.2f ... %.2f), goal 3\n", t, v[int((NR + 1) / 2)], v[1], v[NR] }'
@@ -120,28 +124,29 @@ done
 sed -i "s|^{|{\"recordTracePath\": \"$WORK/trace\",|" "$WORK/traced.json"
 sed -i "s|^{|{\"recordTracePath\": \"$WORK/trace2\",|" "$WORK/reads.json"
 
+# record COMMAND CONFIG TRACE
+record() {
+	: >"$3"
+	run recorded "$1" "$2"
+	rm -f "$3.lock"
+	wait_for 20 test -e "$3.ok" || die "there is no trace"
+}
+wanted() { [[ " $ONLY " == *" $1 "* ]]; }
+
 export OBD_METADATA_FIRST=0
-: >"$WORK/trace"
-run recorded program "$WORK/traced.json"
-rm -f "$WORK/trace.lock"
-wait_for 20 test -e "$WORK/trace.ok" || die "there is no trace"
-: >"$WORK/trace2"
-run recorded scattered "$WORK/reads.json"
-rm -f "$WORK/trace2.lock"
-wait_for 20 test -e "$WORK/trace2.ok" || die "there is no trace"
+wanted program && record program "$WORK/traced.json" "$WORK/trace"
+wanted reads && record scattered "$WORK/reads.json" "$WORK/trace2"
 for ((round = 1; round <= ROUNDS; round++)); do
 	export OBD_METADATA_FIRST=0
-	run cold scattered "$WORK/plain.json"
-	run replayed scattered "$WORK/reads.json"
-	run without program "$WORK/plain.json"
-	run with program "$WORK/traced.json"
-	run unfed walk "$WORK/plain.json"
+	wanted reads && run cold scattered "$WORK/plain.json" && run replayed scattered "$WORK/reads.json"
+	wanted program && run without program "$WORK/plain.json" && run with program "$WORK/traced.json"
+	wanted find && run unfed walk "$WORK/plain.json"
 	export OBD_METADATA_FIRST=1
-	run fed walk "$WORK/plain.json"
-	run both program "$WORK/plain.json"
+	wanted find && run fed walk "$WORK/plain.json"
+	wanted program && run both program "$WORK/plain.json"
 done
 
-echo "$(cat "$DIR/what"); trace of $((($(stat -c %s "$WORK/trace") - 24) / 24)) records; $(nproc) processors; $ROUNDS rounds"
+echo "$(cat "$DIR/what"); $(nproc) processors; $ROUNDS rounds"
 show cold_total s "150 reads, nothing ahead: from the launch" 1000
 show replayed_total s "150 reads, their trace replayed: from the launch" 1000
 ratio cold_total replayed_total "  ratio"

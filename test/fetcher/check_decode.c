@@ -71,6 +71,7 @@ struct frames {
 	uint32_t block_bytes;
 	unsigned char *data;
 	uint32_t bytes[OBD_DECODE_FRAMES]; /* 0: not whole */
+	uint32_t begin[OBD_DECODE_FRAMES];
 };
 
 static unsigned char *frame(void *arg, uint32_t i)
@@ -81,9 +82,10 @@ static unsigned char *frame(void *arg, uint32_t i)
 	return f->data + (size_t)i * f->block_bytes;
 }
 
-static void whole(void *arg, uint32_t i, uint32_t bytes)
+static void whole(void *arg, uint32_t i, uint32_t begin, uint32_t bytes)
 {
 	struct frames *f = arg;
+	f->begin[i] = begin;
 	ck_assert_uint_eq(f->bytes[i], 0);
 	ck_assert_uint_gt(bytes, 0);
 	f->bytes[i] = bytes;
@@ -248,10 +250,44 @@ START_TEST(test_hostile_table)
 }
 END_TEST
 
+/* Any bytes of the file: they come whole, and what comes beside them is told of and right, too. */
+START_TEST(test_parts)
+{
+	uint32_t zblock = shapes[_i].zblock, block = shapes[_i].block;
+	struct sample s = make_sample(200001, zblock, OBD_ZFILE_LZ4);
+	uint64_t seed = 11 + (uint64_t)_i, start, end;
+	for (int k = 0; k < 300; k++) {
+		seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407;
+		uint64_t from = (seed >> 20) % s.plain_bytes;
+		uint64_t to = from + 1 + (seed >> 44) % obd_min_u64(s.plain_bytes - from, 3u * block);
+		struct frames f = make_frames(block);
+		struct obd_decoder d;
+		struct obd_decode_sink sink = {.frame = frame, .whole = whole, .arg = &f};
+		struct obd_codec *codec = obd_codec_new();
+		uint64_t first = from / block, n = (to - 1) / block - first + 1;
+		ck_assert_int_eq(
+			obd_decoder_init_zfile_part(&d, &sink, codec, &s.info, &s.table, block, from, to, 1, &start, &end), 0);
+		feed_all(&d, s.stored + start, end - start, 5000);
+		bool good = d.bad == 0 && f.bytes[0] == 0 && f.bytes[1 + n] == 0 &&
+			    f.bytes[n] >= to - (first + n - 1) * block && f.begin[1] <= from - first * block &&
+			    f.begin[1] % obd_min_u64(zblock, block) == 0;
+		for (uint64_t i = 0; i < n && good; i++) {
+			uint32_t b = f.begin[1 + i], e = f.bytes[1 + i];
+			good = b < e && (i == 0 || b == 0) && (i + 1 == n || e == block) &&
+			       memcmp(f.data + (1 + i) * block + b, s.plain + (first + i) * block + b, e - b) == 0;
+		}
+		ck_assert_msg(good, "bytes %llu to %llu", (unsigned long long)from, (unsigned long long)to);
+		obd_decoder_free(&d);
+		obd_codec_free(codec);
+	}
+	free_sample(&s);
+}
+END_TEST
+
 START_TEST(test_plain)
 {
 	unsigned char src[3000];
-	const struct obd_decode_piece pieces[] = {{2, 1000}, {1, 1024}, {0, 976}};
+	const struct obd_decode_piece pieces[] = {{2, 1000, 0}, {1, 1024, 0}, {0, 976, 48}};
 	fill_noise(src, sizeof src, 3);
 	for (size_t chunk = 1; chunk < 3001; chunk += 37) {
 		struct frames f = make_frames(1024);
@@ -265,8 +301,9 @@ START_TEST(test_plain)
 		ck_assert_ptr_null(obd_decoder_room(&d, &room));
 		ck_assert_mem_eq(f.data + 2048, src, 1000);
 		ck_assert_mem_eq(f.data + 1024, src + 1000, 1024);
-		ck_assert_mem_eq(f.data, src + 2024, 976);
-		ck_assert_uint_eq(f.bytes[0] + f.bytes[1] + f.bytes[2], 3000);
+		ck_assert_mem_eq(f.data + 48, src + 2024, 976);
+		ck_assert_uint_eq(f.begin[0], 48);
+		ck_assert_uint_eq(f.bytes[0] + f.bytes[1] + f.bytes[2], 3048);
 		obd_decoder_free(&d);
 	}
 }
@@ -281,6 +318,7 @@ TCase *decode_cases(void)
 	tcase_add_test(t, test_corrupt);
 	tcase_add_test(t, test_impossible_runs);
 	tcase_add_test(t, test_hostile_table);
+	tcase_add_loop_test(t, test_parts, 0, 6);
 	tcase_add_test(t, test_plain);
 	return t;
 }

@@ -31,10 +31,10 @@ static unsigned char *frame(void *arg, uint32_t i)
 	return frames[i];
 }
 
-static void whole(void *arg, uint32_t i, uint32_t bytes)
+static void whole(void *arg, uint32_t i, uint32_t begin, uint32_t bytes)
 {
 	(void)arg;
-	if (i >= OBD_DECODE_FRAMES || is_whole >> i & 1 || bytes == 0 || bytes > BLOCK_BYTES)
+	if (i >= OBD_DECODE_FRAMES || is_whole >> i & 1 || bytes == 0 || begin >= bytes || bytes > BLOCK_BYTES)
 		abort();
 	is_whole |= UINT64_C(1) << i;
 }

@@ -127,10 +127,15 @@ static struct obd_reply open_ready(uint32_t slot, const char *path)
 
 /* --- recording ---------------------------------------------------------------------------------------------------------- */
 
-static void touch(uint32_t slot, uint64_t seq, uint32_t layer, uint32_t block)
+static void touch_part(uint32_t slot, uint64_t seq, uint32_t layer, uint32_t block, uint32_t first, uint32_t last)
 {
 	ck_assert(obd_ring_push(&fk.seg.client[FAKE_CLIENT]->touches, &fk.seg.catalog->client[FAKE_CLIENT].touches_tail,
-				obd_touch(slot, seq, layer, block)));
+				obd_touch(slot, seq, layer, block, first, last)));
+}
+
+static void touch(uint32_t slot, uint64_t seq, uint32_t layer, uint32_t block)
+{
+	touch_part(slot, seq, layer, block, 0, OBD_TOUCH_STEPS - 1);
 }
 
 static uint64_t seq_of(uint32_t slot)
@@ -196,6 +201,34 @@ START_TEST(record)
 	touch(3, seq, 0, 30);
 	obd_indexer_tick(fk.ix);
 	ck_assert_uint_eq(count(OBD_C_protocol_errors), 0);
+}
+END_TEST
+
+/* Parts of blocks, which grow before and after a death of the indexer. */
+START_TEST(record_parts)
+{
+	const uint64_t step = BLOCK_BYTES / OBD_TOUCH_STEPS;
+	struct obd_trace_record r[8];
+	put_trace("", 0);
+	open_ready(3, traced(false));
+	uint64_t seq = seq_of(3);
+	touch_part(3, seq, 0, 9, 4, 5);
+	touch_part(3, seq, 0, 2, 8, 15);
+	obd_indexer_tick(fk.ix);
+	touch_part(3, seq, 0, 9, 2, 2);
+	obd_indexer_tick(fk.ix);
+	fake_start(&fk);
+	touch_part(3, seq, 0, 9, 3, 6);
+	touch_part(3, seq, 0, 3, 0, 0);
+	touch_part(3, seq, 0, 5, 7, 3); /* backwards: nothing */
+	obd_indexer_tick(fk.ix);
+	drop(".lock");
+	obd_indexer_tick(fk.ix);
+	ck_assert_uint_eq(finished(r, 8), 2);
+	ck_assert_uint_eq(r[0].offset, 9 * BLOCK_BYTES + 2 * step);
+	ck_assert_uint_eq(r[0].count, 5 * step);
+	ck_assert_uint_eq(r[1].offset, 2 * BLOCK_BYTES + 8 * step); /* goes on into the next block */
+	ck_assert_uint_eq(r[1].count, 9 * step);
 }
 END_TEST
 
@@ -308,6 +341,40 @@ START_TEST(replay)
 }
 END_TEST
 
+/* Asked for is what the trace says, to the byte; what lies side by side in one go, several pieces of a block as one. */
+START_TEST(replay_parts)
+{
+	const uint64_t b = BLOCK_BYTES;
+	put_records((struct obd_trace_record[]){{.offset = 20 * b + 1000, .count = 50},
+						{.offset = 30 * b + 4096, .count = 2 * b},
+						{.offset = 20 * b + 3000, .count = 10}},
+		    3);
+	open_ready(1, config("plain", false, ""));
+	obd_indexer_set_prefetch(fk.ix, 8, false);
+	fk.deaf = true;
+	fake_post(&fk, 0, traced(false));
+	obd_indexer_poll(fk.ix);
+	obd_indexer_poll(fk.ix);
+	ck_assert_uint_eq(prefetches_posted(), 2);
+	uint32_t right = 0;
+	for (uint32_t i = 0; i < OBD_REQ_SLOTS; i++) {
+		const struct obd_req *q = &fk.seg.client[0]->req[i];
+		if (obd_word_state(obd_load_relaxed(&q->word)) != OBD_REQ_POSTED)
+			continue;
+		right += q->block == 20 && q->nblocks == 1 && q->begin == 1000 && q->end == 3010;
+		right += q->block == 30 && q->nblocks == 3 && q->begin == 4096 && q->end == 4096;
+	}
+	ck_assert_uint_eq(right, 2);
+	fk.deaf = false;
+	fake_run(&fk);
+	ck_assert_uint_eq(count(OBD_C_prefetch_asked), 4);
+	fake_post(&fk, 2, traced(false)); /* parts that are there are not asked for again */
+	fake_run(&fk);
+	ck_assert_uint_eq(count(OBD_C_prefetch_asked), 4);
+	ck_assert_uint_eq(count(OBD_C_prefetch_skipped), 4);
+}
+END_TEST
+
 START_TEST(replay_hostile)
 {
 	struct obd_trace_record r[2000];
@@ -408,10 +475,12 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, record);
+	tcase_add_test(tc, record_parts);
 	tcase_add_test(tc, record_ends_with_device);
 	tcase_add_test(tc, record_lock_gone_meanwhile);
 	tcase_add_test(tc, hostile_ring);
 	tcase_add_test(tc, replay);
+	tcase_add_test(tc, replay_parts);
 	tcase_add_test(tc, replay_hostile);
 	tcase_add_test(tc, replay_stops_with_device);
 	tcase_add_test(tc, acceleration);

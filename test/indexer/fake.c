@@ -192,12 +192,21 @@ static void bucket_put(struct fake *f, uint64_t key, uint32_t frame)
 	obd_store_relaxed(&b->way[way], obd_bucket_tag(hash) | (frame + 1));
 }
 
-static int fill(struct fake *f, const struct obd_layer_view *v, bool raw, uint32_t block)
+/* Fills no more than `part`; what had less of the block goes, for the whole. */
+static int fill(struct fake *f, const struct obd_layer_view *v, bool raw, uint32_t block, struct obd_part part)
 {
 	uint64_t word, start, end, key = obd_key(v->uid, raw, block);
 	bool mark;
 	if (obd_lookup_valid(&f->seg, key, &word, &mark) != OBD_NO_FRAME)
 		return 0;
+	uint32_t old = obd_lookup(&f->seg, key, true, &word, &mark);
+	if (old != OBD_NO_FRAME && !obd_part_is_whole(part) &&
+	    obd_part_covers((struct obd_part){f->seg.fills[old].begin, f->seg.fills[old].bytes}, part))
+		return 0;
+	if (old != OBD_NO_FRAME) {
+		obd_store_relaxed(&f->seg.fills[old].word, 0);
+		part = (struct obd_part){0, 0};
+	}
 	uint32_t frame = f->next_frame++ % f->seg.geo.nframes;
 	struct obd_fill *w = &f->seg.fills[frame];
 	obd_store_relaxed(&w->word, obd_word(++f->generation, OBD_FILL_FILLING));
@@ -216,8 +225,10 @@ static int fill(struct fake *f, const struct obd_layer_view *v, bool raw, uint32
 	if (!good)
 		return EIO;
 	obd_store_relaxed(&w->key, key);
-	obd_store_relaxed(&w->bytes, (uint32_t)(end - start));
-	obd_store_release(&w->word, obd_word(f->generation, OBD_FILL_VALID));
+	bool whole = obd_part_is_whole(part);
+	obd_store_relaxed(&w->begin, part.begin);
+	obd_store_relaxed(&w->bytes, whole ? (uint32_t)(end - start) : part.end);
+	obd_store_release(&w->word, obd_word(f->generation, whole ? OBD_FILL_VALID : OBD_FILL_PART));
 	bucket_put(f, key, frame);
 	return 0;
 }
@@ -228,6 +239,14 @@ static bool refused(const struct fake *f, const struct obd_layer_view *v)
 		return false;
 	return (f->refuse_url && strcmp(v->url, f->refuse_url) == 0) ||
 	       (f->refuse_digest && strcmp(v->digest, f->refuse_digest) == 0);
+}
+
+/* As cached does: demand gets whole blocks. */
+static struct obd_part part_of(const struct fake *f, const struct obd_req *req, uint32_t i, uint32_t n)
+{
+	if (obd_load_relaxed(&req->flow) >> 16 != OBD_REQ_PREFETCH)
+		return (struct obd_part){0, 0};
+	return obd_part_of(obd_load_relaxed(&req->begin), obd_load_relaxed(&req->end), i, n, f->seg.geo.block_bytes);
 }
 
 static int serve_one(struct fake *f, const struct obd_req *req)
@@ -244,7 +263,7 @@ static int serve_one(struct fake *f, const struct obd_req *req)
 		return f->refuse_err;
 	for (uint32_t i = 0; i < n && !rc; i++)
 		if (!f->forgetful || f->generation++ % 3 != 2)
-			rc = fill(f, &v, kind == OBD_JOB_RAW, obd_load_relaxed(&req->block) + i);
+			rc = fill(f, &v, kind == OBD_JOB_RAW, obd_load_relaxed(&req->block) + i, part_of(f, req, i, n));
 	return rc;
 }
 

@@ -62,6 +62,10 @@ def find(v):
     return sum(map(find, v)) if isinstance(v, list) else 0
 print(find(json.load(sys.stdin)))' "$1"; }
 
+# Body bytes that the server sent from line $1 of its log on.
+sent_since() { tail -n +$(($1 + 1)) "$BLOB_LOG" | python3 -c 'import json, sys; print(sum(json.loads(l)["sent"] for l in sys.stdin))'; }
+less_than() { echo "$1 bytes" && [ "$1" -lt "$2" ]; }
+
 # fresh: a group with an empty cache and an empty log, and a tgtd.
 fresh() {
 	stop_tgtd
@@ -89,15 +93,20 @@ check "the indexer is killed, and the device reads on" "$ISCSI" randread -b 16K 
 rm "$TRACE.lock"
 check "without the lock file the recording ends" ended
 check "the trace is right and holds both" trace_is 50 240
+# 80 reads of 16 KiB, out to pages; whole blocks of 64 KiB would be more than twice that
+trace_bytes() { python3 -c 'import struct, sys; print(sum(r[3] for r in struct.iter_unpack("<c3sIQQ", open(sys.argv[1], "rb").read()[24:])))' "$TRACE"; }
+check "it names what was read and no more" less_than "$(trace_bytes)" 2000000
 check "a client told of each block about once" test "$(counter touches)" -le 400 -a "$(counter touches_dropped)" = 0
 cp "$TRACE" "$WORK/accel/trace"
 
 # ---- replay
 
 check "another group, with nothing cached" fresh || exit
+before_replay=$(requests)
 check "the same image again" attach traced
 check "it records no more" test ! -e "$TRACE.lock"
 check "the trace is replayed" wait_for 20 logged "prefetched the trace"
+check "and no more is fetched than what was read, and for opening" less_than "$(sent_since "$before_replay")" 2500000
 mark=$(requests)
 check "the same reads" reads
 check "found everything in the cache" no_request_since "$mark"

@@ -113,7 +113,9 @@ static void audit_frame(struct cached *c, uint32_t f, const struct places *p)
 	bool good = p->free == (state == OBD_FRAME_FREE) && p->job == (state == OBD_FRAME_FILLING) &&
 		    p->bucket == (state == OBD_FRAME_VALID);
 	if (state == OBD_FRAME_VALID)
-		good = good && obd_load_relaxed(&fill->word) == obd_word(obd_load_relaxed(&fr->generation), OBD_FILL_VALID) &&
+		good = good && obd_word_seq(obd_load_relaxed(&fill->word)) == obd_load_relaxed(&fr->generation) &&
+		       (obd_word_state(obd_load_relaxed(&fill->word)) == OBD_FILL_VALID ||
+			obd_word_state(obd_load_relaxed(&fill->word)) == OBD_FILL_PART) &&
 		       obd_load_relaxed(&fill->key) == obd_load_relaxed(&fr->key) &&
 		       obd_frame_find(c, obd_load_relaxed(&fr->key)) == f;
 	if (!good || state == OBD_FRAME_EVICTING || state == OBD_FRAME_FAILED)

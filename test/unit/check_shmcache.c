@@ -666,6 +666,245 @@ START_TEST(holds_are_many)
 }
 END_TEST
 
+/* --- parts of blocks -------------------------------------------------------------------------------------------------------
+ */
+
+enum { STEP = BLOCK / 4 };
+
+static struct obd_reader pr;
+static struct obd_fetchside pf;
+static bool part_answered[8];
+static int part_err;
+
+static void start_parts(void)
+{
+	make_layer(0, 1, 40 * BLOCK - 100);
+	obd_reader_attach(&pr, &seg, 1, OBD_ROLE_FRONTEND, 1);
+	ck_assert_int_eq(obd_client_up(c, 1, 1), 0);
+	memset(part_answered, 0, sizeof part_answered);
+}
+
+static void post_bytes(uint32_t i, enum obd_req_prio prio, uint32_t block, uint32_t n, uint32_t begin, uint32_t end)
+{
+	ck_assert_int_ge(obd_reader_post_part(&pr, OBD_JOB_BLOCKS, 0, 1, block, n, (struct obd_part){begin, end},
+					      obd_flow(1, prio), &part_answered[i]),
+			 0);
+	turn();
+}
+
+static void take_part_answer(void *arg, void *cookie, int err)
+{
+	(void)arg;
+	*(bool *)cookie = true;
+	part_err = err;
+}
+
+static bool is_answered(uint32_t i)
+{
+	turn();
+	obd_reader_poll(&pr, 16, take_part_answer, NULL);
+	return part_answered[i];
+}
+
+/* Takes the next job, which must be for these bytes, and publishes them, each byte the number of its block. */
+static void expect_job(uint32_t block, uint32_t n, uint32_t begin, uint32_t end)
+{
+	struct obd_fetch_job job;
+	turn();
+	ck_assert(obd_fetch_next(&pf, &job));
+	ck_assert_uint_eq(job.block, block);
+	ck_assert_uint_eq(job.nblocks, n);
+	ck_assert_uint_eq(job.begin, begin);
+	ck_assert_uint_eq(job.end, end);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t b = i ? 0 : begin, e = i + 1 == n && end ? end : BLOCK;
+		obd_fetch_begin(&pf, &job, i);
+		memset(obd_fetch_data(&pf, &job, i) + b, (int)(block + i), e - b);
+		if (e - b == BLOCK)
+			obd_fetch_valid(&pf, &job, i, BLOCK);
+		else
+			obd_fetch_part(&pf, &job, i, b, e);
+	}
+	obd_fetch_done(&pf, &job, 0, NULL);
+	turn();
+}
+
+static void expect_no_job(void)
+{
+	struct obd_fetch_job job;
+	turn();
+	ck_assert(!obd_fetch_next(&pf, &job));
+}
+
+static int copy(uint32_t block, uint32_t offset, uint32_t len)
+{
+	static unsigned char buf[BLOCK];
+	int rc = obd_reader_copy(&pr, 0, 1, false, block, offset, len, buf);
+	for (uint32_t i = 0; !rc && i < len; i++)
+		if (buf[i] != block)
+			ck_abort_msg("byte %u of block %u is %u", offset + i, block, buf[i]);
+	return rc;
+}
+
+START_TEST(a_part_is_there_and_no_more)
+{
+	start_parts();
+	obd_fetch_attach(&pf, &seg, 0, 0);
+	post_bytes(0, OBD_REQ_PREFETCH, 3, 1, STEP, 2 * STEP);
+	expect_job(3, 1, STEP, 2 * STEP);
+	ck_assert(is_answered(0));
+	ck_assert_int_eq(copy(3, STEP, STEP), 0);
+	ck_assert_int_eq(copy(3, STEP + 7, 100), 0);
+	ck_assert_int_eq(copy(3, STEP - 1, 2), -EAGAIN);
+	ck_assert_int_eq(copy(3, 2 * STEP - 1, 2), -EAGAIN);
+	ck_assert_int_eq(copy(3, 0, BLOCK), -EAGAIN);
+	ck_assert_uint_eq(lookup(obd_key(1, false, 3)), OBD_NO_FRAME); /* for who wants whole blocks */
+	/* A demand for what is there costs nothing, any other gets the whole block, in one frame. */
+	post_bytes(1, OBD_REQ_DEMAND, 3, 1, STEP + 1, STEP + 9);
+	ck_assert(is_answered(1));
+	expect_no_job();
+	post_bytes(2, OBD_REQ_DEMAND, 3, 1, 0, 8);
+	expect_job(3, 1, 0, 0);
+	ck_assert(is_answered(2));
+	ck_assert_int_eq(copy(3, 0, BLOCK), 0);
+	ck_assert_uint_eq(obd_load_relaxed(&seg.table->frames_by_state[OBD_FRAME_VALID]), 1);
+	ck_assert_uint_eq(obd_load_relaxed(&seg.table->frames_by_state[OBD_FRAME_FREE]), FRAMES - 1);
+}
+END_TEST
+
+START_TEST(a_part_grows)
+{
+	start_parts();
+	/* No fetcher yet: what is queued grows by each request. */
+	post_bytes(0, OBD_REQ_PREFETCH, 3, 1, 2 * STEP, 3 * STEP);
+	post_bytes(1, OBD_REQ_PREFETCH, 3, 1, STEP, STEP + 10);
+	post_bytes(2, OBD_REQ_PREFETCH, 5, 1, 0, STEP);
+	post_bytes(3, OBD_REQ_DEMAND, 5, 1, 10, 20); /* lends its urgency: that part is enough */
+	post_bytes(4, OBD_REQ_PREFETCH, 7, 1, 0, STEP);
+	post_bytes(5, OBD_REQ_DEMAND, 7, 1, STEP, STEP + 1);
+	obd_fetch_attach(&pf, &seg, 0, 0);
+	expect_job(5, 1, 0, STEP);
+	expect_job(7, 1, 0, 0);
+	expect_job(3, 1, STEP, 3 * STEP);
+	for (uint32_t i = 0; i < 6; i++)
+		ck_assert(is_answered(i));
+	/* And what is there, too. */
+	post_bytes(6, OBD_REQ_PREFETCH, 3, 1, 3 * STEP, BLOCK);
+	ck_assert(!is_answered(6));
+	expect_job(3, 1, STEP, BLOCK);
+	ck_assert(is_answered(6));
+	post_bytes(7, OBD_REQ_PREFETCH, 3, 1, 0, 1);
+	expect_job(3, 1, 0, 0);
+	ck_assert(is_answered(7));
+	expect_no_job();
+}
+END_TEST
+
+/* Both wait for a part that is under way; one of them needs more of the block than that. */
+START_TEST(who_needs_more_waits_on)
+{
+	start_parts();
+	obd_fetch_attach(&pf, &seg, 0, 0);
+	post_bytes(0, OBD_REQ_PREFETCH, 3, 1, 0, STEP);
+	post_bytes(1, OBD_REQ_DEMAND, 3, 1, 0, STEP);
+	post_bytes(2, OBD_REQ_PREFETCH, 3, 1, STEP, 2 * STEP);
+	post_bytes(3, OBD_REQ_PREFETCH, 4, 1, 0, STEP);
+	post_bytes(4, OBD_REQ_PREFETCH, 4, 1, 2 * STEP, 3 * STEP);
+	expect_job(3, 1, 0, STEP);
+	ck_assert(is_answered(0) && is_answered(1) && !is_answered(2));
+	expect_job(4, 1, 0, STEP);
+	ck_assert(is_answered(3) && !is_answered(4));
+	expect_job(3, 1, 0, 0); /* a demand had joined it */
+	expect_job(4, 1, 0, 3 * STEP);
+	ck_assert(is_answered(2) && is_answered(4));
+	expect_no_job();
+}
+END_TEST
+
+START_TEST(parts_that_meet_are_one_job)
+{
+	start_parts();
+	post_bytes(0, OBD_REQ_PREFETCH, 3, 3, STEP, 2 * STEP);
+	post_bytes(1, OBD_REQ_PREFETCH, 10, 1, 0, STEP);
+	post_bytes(2, OBD_REQ_PREFETCH, 11, 1, 0, STEP);
+	post_bytes(3, OBD_REQ_PREFETCH, 12, 1, STEP, 0);
+	post_bytes(4, OBD_REQ_PREFETCH, 13, 1, 0, 0);
+	obd_fetch_attach(&pf, &seg, 0, 0);
+	expect_job(3, 3, STEP, 2 * STEP);
+	expect_job(10, 1, 0, STEP);
+	expect_job(11, 1, 0, STEP);
+	expect_job(12, 2, STEP, 0);
+	for (uint32_t i = 0; i < 5; i++)
+		ck_assert(is_answered(i));
+	ck_assert_int_eq(copy(4, 0, BLOCK), 0);
+	ck_assert_int_eq(copy(12, 0, 1), -EAGAIN);
+	ck_assert_int_eq(copy(12, STEP, BLOCK - STEP), 0);
+}
+END_TEST
+
+/* A fetcher that gives less than it was asked for has failed; nobody goes round in circles with it. */
+START_TEST(less_than_the_part_is_a_failure)
+{
+	struct obd_fetch_job job;
+	start_parts();
+	obd_fetch_attach(&pf, &seg, 0, 0);
+	post_bytes(0, OBD_REQ_DEMAND, 3, 1, 0, 0);
+	ck_assert(obd_fetch_next(&pf, &job));
+	obd_fetch_begin(&pf, &job, 0);
+	obd_fetch_part(&pf, &job, 0, 0, STEP);
+	obd_fetch_done(&pf, &job, 0, NULL);
+	ck_assert(is_answered(0));
+	ck_assert_int_eq(part_err, EIO);
+	ck_assert_int_eq(copy(3, 0, 1), -EAGAIN);
+}
+END_TEST
+
+START_TEST(parts_that_cannot_be)
+{
+	static const struct {
+		uint32_t kind, block, n, begin, end;
+	} bad[] = {{OBD_JOB_BLOCKS, 30, 1, BLOCK, 0},
+		   {OBD_JOB_BLOCKS, 26, 1, 0, BLOCK + 1},
+		   {OBD_JOB_BLOCKS, 22, 1, 5, 5},
+		   {OBD_JOB_BLOCKS, 18, 1, 100, 50},
+		   {OBD_JOB_RAW, 3, 1, 0, 10},
+		   {OBD_JOB_PROBE, 0, 0, 1, 2},
+		   {OBD_JOB_BLOCKS, 39, 1, BLOCK - 100, 0},
+		   {OBD_JOB_BLOCKS, 3, 2, UINT32_MAX, UINT32_MAX}};
+	start_parts();
+	obd_fetch_attach(&pf, &seg, 0, 0);
+	for (size_t i = 0; i < OBD_ARRAY_SIZE(bad); i++) {
+		part_answered[0] = false;
+		ck_assert_int_ge(obd_reader_post_part(&pr, (enum obd_job_kind)bad[i].kind, 0, 1, bad[i].block, bad[i].n,
+						      (struct obd_part){bad[i].begin, bad[i].end}, 0, &part_answered[0]),
+				 0);
+		ck_assert(is_answered(0));
+		ck_assert_int_eq(part_err, EPROTO);
+	}
+	expect_no_job();
+}
+END_TEST
+
+/* What a job under way fetches is in its row; what a frame holds is not known any more, so it goes. */
+START_TEST(a_new_cached_knows_the_parts_under_way)
+{
+	start_parts();
+	obd_fetch_attach(&pf, &seg, 0, 0);
+	post_bytes(0, OBD_REQ_PREFETCH, 3, 1, 0, STEP);
+	expect_job(3, 1, 0, STEP);
+	ck_assert(is_answered(0));
+	post_bytes(1, OBD_REQ_PREFETCH, 5, 1, STEP, 2 * STEP);
+	start_cached();
+	ck_assert_int_eq(copy(3, 0, 1), -EAGAIN);
+	ck_assert_int_eq(obd_client_up(c, 1, 1), 0);
+	post_bytes(2, OBD_REQ_DEMAND, 5, 1, 0, 1);
+	expect_job(5, 1, STEP, 2 * STEP);
+	ck_assert(!is_answered(2));
+	expect_job(5, 1, 0, 0);
+	ck_assert(is_answered(2));
+}
+END_TEST
+
 /* --- requests that were given up ------------------------------------------------------------------------------------------ */
 
 /* No fetcher is there. What nobody wants any more is forgotten, and does not pile up. */
@@ -1119,6 +1358,13 @@ int main(void)
 	tcase_add_test(t, hostile_layers);
 	tcase_add_test(t, stopped_clients_leave_frames);
 	tcase_add_test(t, holds_are_many);
+	tcase_add_test(t, a_part_is_there_and_no_more);
+	tcase_add_test(t, a_part_grows);
+	tcase_add_test(t, who_needs_more_waits_on);
+	tcase_add_test(t, parts_that_meet_are_one_job);
+	tcase_add_test(t, less_than_the_part_is_a_failure);
+	tcase_add_test(t, parts_that_cannot_be);
+	tcase_add_test(t, a_new_cached_knows_the_parts_under_way);
 	tcase_add_test(t, given_up_and_forgotten);
 	tcase_add_test(t, failures_do_not_put_off_retries);
 	tcase_add_test(t, demand_goes_before_prefetch);
