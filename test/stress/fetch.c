@@ -86,17 +86,24 @@ static void step(struct life *l, struct run *r)
 	}
 	if (!stress_range(raw, job->block + r->next, &start, &end))
 		stress_fail("job for block %u, which is not there", job->block + r->next);
+	uint64_t from = r->next == 0 ? job->begin : 0;
+	uint64_t to = r->next + 1 == job->nblocks && job->end ? obd_min_u64(job->end, end - start) : end - start;
+	if (from >= to)
+		stress_fail("job for bytes %llu to %llu of a block", (unsigned long long)from, (unsigned long long)to);
 	if (r->done == 0) {
 		own(l, job->frame[r->next]);
 		obd_fetch_begin(&l->fs, job, r->next);
 	}
-	uint64_t until = obd_min_u64(end - start, r->done + 512 + stress_random(&l->rnd) % 16384 / 8 * 8);
-	stress_write((uint64_t *)(void *)obd_fetch_data(&l->fs, job, r->next), job, start, r->done, until);
-	r->done = until;
-	if (until < end - start)
+	uint64_t until = obd_min_u64(to, from + r->done + 512 + stress_random(&l->rnd) % 16384 / 8 * 8);
+	stress_write((uint64_t *)(void *)obd_fetch_data(&l->fs, job, r->next), job, start, from + r->done, until);
+	r->done = until - from;
+	if (until < to)
 		return;
 	disown(l, job->frame[r->next]);
-	obd_fetch_valid(&l->fs, job, r->next, (uint32_t)until);
+	if (from == 0 && to == end - start)
+		obd_fetch_valid(&l->fs, job, r->next, (uint32_t)until);
+	else
+		obd_fetch_part(&l->fs, job, r->next, (uint32_t)from, (uint32_t)until);
 	atomic_fetch_add_explicit(&l->a->w->sh->fills, 1, memory_order_relaxed);
 	r->next++;
 	r->done = 0;

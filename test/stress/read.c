@@ -76,13 +76,31 @@ static void answered(void *arg, void *cookie, int err)
 	}
 }
 
+/* Some bytes, from somewhere in the first of the blocks to somewhere in the last. */
+static struct obd_part some_part(struct life *l, uint32_t block, uint32_t count)
+{
+	uint64_t start, end;
+	if (!stress_range(false, block, &start, &end))
+		stress_fail("no block %u", block);
+	uint32_t begin = (uint32_t)(stress_random(&l->rnd) % ((end - start) / 8)) * 8;
+	uint32_t behind = count == 1 ? begin : 0;
+	uint32_t until = behind + 8 + (uint32_t)(stress_random(&l->rnd) % ((STRESS_BLOCK - behind) / 8)) * 8;
+	return (struct obd_part){begin, until > STRESS_BLOCK ? 0 : until};
+}
+
 static void post(struct life *l, uint32_t first, uint32_t count)
 {
 	struct ask *k = &l->ask[l->nasks++];
 	enum obd_job_kind kind = count == 0 ? OBD_JOB_PROBE : l->raw ? OBD_JOB_RAW : OBD_JOB_BLOCKS;
 	*k = (struct ask){.l = l, .first = first, .count = count};
-	k->slot = obd_reader_post(&l->r, kind, l->slot, l->uid, l->block + first, count,
-				  obd_flow(first % 3, (enum obd_req_prio)(first & 1)), k);
+	enum obd_req_prio prio = first & 1 ? OBD_REQ_PREFETCH : OBD_REQ_DEMAND;
+	struct obd_part need = {0, 0};
+	if (kind == OBD_JOB_BLOCKS && stress_random(&l->rnd) % 3 == 0) {
+		need = some_part(l, l->block + first, count);
+		prio = stress_random(&l->rnd) % 4 ? OBD_REQ_PREFETCH : OBD_REQ_DEMAND;
+	}
+	k->slot =
+		obd_reader_post_part(&l->r, kind, l->slot, l->uid, l->block + first, count, need, obd_flow(first % 3, prio), k);
 	if (k->slot < 0)
 		l->nasks--; /* the ring is full of hints: the next round asks again */
 	else
