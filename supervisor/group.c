@@ -17,9 +17,11 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/testpoint.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/supervisor.h"
 
 #define TICK_NS (250 * OBD_MS_NS)
+#define START_AFRESH 100	      /* a status: the adopted segment was no good */
 #define CLOSED_GRACE_NS OBD_SECOND_NS /* between closing the socket and ending */
 
 struct obd_child *obd_group_cached(struct obd_supervisor *sv)
@@ -89,12 +91,16 @@ static void on_stop_end(void *arg)
 static void begin_stop(struct obd_supervisor *sv, int status)
 {
 	uint64_t now = obd_clock_ns();
-	if (sv->stopping)
+	if (sv->stopping) {
+		if (sv->status == START_AFRESH)
+			sv->status = status;
 		return;
+	}
 	sv->stopping = true;
 	sv->status = status;
 	obd_listen_close(sv);
 	obd_tgtd_stop(sv);
+	obd_fdstore_stop(sv);
 	for (uint32_t i = 0; i < sv->nchildren; i++) {
 		struct obd_child *child = &sv->children[i];
 		obd_loop_timer_set(child->restart, 0);
@@ -109,9 +115,21 @@ static void begin_stop(struct obd_supervisor *sv, int status)
 
 /* ---- death and restart ---- */
 
+/* Is it the adopted segment that does not let the group start? */
+static bool adoption_failed(const struct obd_child *child)
+{
+	const struct obd_supervisor *sv = child->sv;
+	return sv->adopted && !sv->was_ready && child->deaths >= (child->role == OBD_ROLE_CACHED ? 1 : OBD_ADOPT_DEATHS);
+}
+
 static void schedule_restart(struct obd_child *child, uint64_t now)
 {
 	struct obd_supervisor *sv = child->sv;
+	if (adoption_failed(child)) {
+		obd_warn("%s dies over the cache of the group before (%s): a new one is made", label(child), child->last_exit);
+		begin_stop(sv, START_AFRESH);
+		return;
+	}
 	if (!sv->was_ready && child->deaths >= OBD_GIVE_UP_DEATHS) {
 		obd_error("%s died %u times before the group was ready (%s): giving up", label(child), child->deaths,
 			  child->last_exit);
@@ -146,6 +164,29 @@ static void settle_death(struct obd_child *child, uint32_t incarnation)
 	}
 }
 
+static uint32_t number_of(const struct obd_child *child)
+{
+	return (uint32_t)(child - child->sv->children);
+}
+
+static void forget_pidfd(struct obd_child *child)
+{
+	if (child->pidfd >= 0)
+		close(child->pidfd);
+	child->pidfd = -1;
+	obd_fdstore_put(child->sv, OBD_FDSTORE_CHILD, number_of(child), -1);
+}
+
+/* Before it is granted anything: whoever takes over after us must be able to end it. */
+static void keep_pidfd(struct obd_child *child)
+{
+	child->pidfd = obd_pidfd(child->pid);
+	if (child->pidfd < 0)
+		obd_warn("%s: pidfd_open: %s", label(child), strerror(-child->pidfd));
+	obd_fdstore_put(child->sv, OBD_FDSTORE_CHILD, number_of(child), child->pidfd);
+	obd_fdstore_note(child->sv);
+}
+
 static void on_death(struct obd_child *child, int wait_status)
 {
 	struct obd_supervisor *sv = child->sv;
@@ -158,6 +199,7 @@ static void on_death(struct obd_child *child, int wait_status)
 	obd_log(sv->stopping ? OBD_LOG_INFO : OBD_LOG_WARN, "%s[%d] ended: %s", label(child), (int)child->pid,
 		child->last_exit);
 	obd_peer_close(&child->peer);
+	forget_pidfd(child);
 	child->pid = 0;
 	child->state = OBD_CHILD_DEAD;
 	child->deaths++;
@@ -233,6 +275,7 @@ static void check_group_ready(struct obd_supervisor *sv)
 		return;
 	}
 	sv->was_ready = true;
+	obd_fdstore_start(sv);
 	obd_info("ready: %s/supervisor.sock", sv->config->runtime_dir);
 	obd_tgtd_advance(sv);
 }
@@ -329,6 +372,7 @@ static void start_child(struct obd_child *child)
 	if (rc == 0) {
 		child->pid = pid;
 		child->state = OBD_CHILD_STARTING;
+		keep_pidfd(child);
 		rc = obd_peer_open(&child->peer, sv->loop, sock, &child_peer_ops, child);
 		if (rc < 0)
 			kill_child(child, "no socket for it");
@@ -414,6 +458,7 @@ static void on_tick(void *arg)
 	obd_client_renew_indexer(sv);
 	obd_group_advance(sv);
 	obd_listen_tick(sv, now);
+	obd_fdstore_tick(sv);
 }
 
 /* ---- signals ---- */
@@ -498,7 +543,12 @@ static int make_child(struct obd_supervisor *sv, uint32_t i)
 static int set_up(struct obd_supervisor *sv)
 {
 	sv->listen_fd = sv->signal_fd = -1;
+	sv->fdstore = (struct obd_fdstore){.sock = -1, .state = -1};
+	sv->stopping = sv->segment_complete = sv->was_ready = false;
 	obd_list_init(&sv->conns);
+	memset(sv->clients, 0, sizeof sv->clients);
+	for (uint32_t id = 0; id < OBD_MAX_CLIENTS; id++)
+		sv->clients[id].pidfd = -1;
 	sv->started_ns = sv->ticked_ns = obd_clock_ns();
 	sv->loop = obd_loop_new();
 	if (!sv->loop)
@@ -509,7 +559,7 @@ static int set_up(struct obd_supervisor *sv)
 		return -ENOMEM;
 	sv->nchildren = count;
 	for (uint32_t i = 0; i < count; i++)
-		sv->children[i].peer.fd = -1;
+		sv->children[i].peer.fd = sv->children[i].pidfd = -1;
 	sv->tick = obd_loop_timer_new(sv->loop, on_tick, sv);
 	sv->stop_kill = obd_loop_timer_new(sv->loop, on_stop_kill, sv);
 	sv->stop_end = obd_loop_timer_new(sv->loop, on_stop_end, sv);
@@ -535,9 +585,14 @@ static void tear_down(struct obd_supervisor *sv)
 	obd_store_free(&sv->store);
 	for (uint32_t i = 0; i < sv->nchildren; i++) {
 		obd_peer_close(&sv->children[i].peer);
+		if (sv->children[i].pidfd >= 0)
+			close(sv->children[i].pidfd);
 		obd_loop_timer_free(sv->children[i].restart);
 	}
 	free(sv->children);
+	for (uint32_t id = 0; id < OBD_MAX_CLIENTS; id++)
+		if (sv->clients[id].pidfd >= 0)
+			close(sv->clients[id].pidfd);
 	obd_loop_timer_free(sv->tick);
 	obd_loop_timer_free(sv->stop_kill);
 	obd_loop_timer_free(sv->stop_end);
@@ -546,12 +601,15 @@ static void tear_down(struct obd_supervisor *sv)
 	obd_loop_free(sv->loop);
 }
 
-int obd_group_run(struct obd_supervisor *sv)
+static int run_once(struct obd_supervisor *sv, bool may_adopt)
 {
 	int rc = set_up(sv);
 	if (rc == 0)
 		rc = open_tgtd(sv);
 	if (rc == 0) {
+		sv->adopted = may_adopt && obd_fdstore_take(sv); /* the second time there is no holder */
+		if (sv->adopted)
+			obd_info("the cache of the group before is taken over");
 		obd_loop_timer_set(sv->tick, sv->ticked_ns + TICK_NS);
 		obd_group_advance(sv);
 		rc = obd_loop_run(sv->loop);
@@ -562,6 +620,15 @@ int obd_group_run(struct obd_supervisor *sv)
 		obd_error("%s", strerror(-rc));
 	if (sv->loop)
 		obd_listen_close(sv);
+	obd_fdstore_stop(sv);
 	tear_down(sv);
+	return rc;
+}
+
+int obd_group_run(struct obd_supervisor *sv)
+{
+	int rc = run_once(sv, true);
+	if (rc == START_AFRESH)
+		rc = run_once(sv, false);
 	return rc < 0 ? 1 : rc;
 }

@@ -66,10 +66,11 @@ static void refuse(struct conn *conn, const char *why)
 	finish(conn);
 }
 
-static void attach(struct conn *conn)
+static void attach(struct conn *conn, const struct obd_msg *hello)
 {
 	struct obd_supervisor *sv = conn->sv;
 	struct obd_msg msg;
+	obd_client_came_back(sv, hello->index, hello->flags, conn->pid);
 	int id = obd_client_attach(sv, conn->pid);
 	if (id <= 0) {
 		refuse(conn, id == 0 ? "all client ids are taken" : strerror(-id));
@@ -99,7 +100,7 @@ static void on_message(struct obd_peer *peer, const struct obd_msg *msg, int fd)
 	} else if (msg->arg != OBD_WIRE_VERSION) {
 		refuse(conn, "its protocol version is not ours");
 	} else if (msg->type == OBD_MSG_HELLO) {
-		attach(conn);
+		attach(conn, msg);
 	} else {
 		obd_stat_answer(conn->sv, peer);
 		finish(conn);

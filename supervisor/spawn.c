@@ -131,6 +131,12 @@ pid_t obd_spawn_tgtd(const struct obd_supervisor *sv)
 	return pid < 0 ? -errno : pid;
 }
 
+int obd_pidfd(pid_t pid)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0); /* close-on-exec */
+	return fd < 0 ? -errno : fd;
+}
+
 void obd_describe_exit(int status, char *text, size_t size)
 {
 	if (WIFSIGNALED(status))

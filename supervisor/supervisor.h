@@ -9,6 +9,7 @@
  *   listen.c   the socket that frontends and obd-stat connect to
  *   stat.c     what obd-stat is told
  *   tgtd.c     tgtd as a child (frontend.manage), see tgtd.h
+ *   fdstore.c  the process that keeps the descriptors when the supervisor is killed, and their adoption by the next one
  *   runtime.c  runtimeDir: lock, pid file, paths; the checks of --check
  *
  * A child's state:
@@ -38,6 +39,7 @@
 #define OBD_PATH_BYTES 4096
 #define OBD_START_TIMEOUT_SEC 120 /* from fork to READY; cached touches every page of the cache in that time */
 #define OBD_GIVE_UP_DEATHS 5	  /* of one child before the group was ready for the first time */
+#define OBD_ADOPT_DEATHS 2	  /* the same with an adopted segment: then the group starts anew without it */
 #define OBD_STOP_KILL_MS 3000	  /* SIGKILL that long after SIGTERM */
 #define OBD_STOP_END_MS 4700	  /* and then the supervisor ends, whatever is left */
 
@@ -52,6 +54,7 @@ struct obd_child {
 	uint32_t index;
 	enum obd_child_state state;
 	pid_t pid; /* 0: no process */
+	int pidfd; /* -1: none */
 	struct obd_peer peer;
 	uint32_t incarnation; /* of the process, or of the next one */
 	uint32_t deaths;
@@ -73,8 +76,17 @@ struct obd_client {
 	uint32_t incarnation; /* how often the id was given out; client 0: the indexer's incarnation */
 	bool held_by_cached;  /* was told CLIENT_UP and has not yet sent CLIENT_GONE */
 	bool held_by_indexer;
-	pid_t pid; /* of the frontend */
+	pid_t pid;   /* of the frontend */
+	int pidfd;   /* of the frontend; -1: none */
+	bool orphan; /* of a group before: it has not come back to this supervisor, and may still read the segment */
 	uint64_t since_ns;
+};
+
+/* The process that holds the descriptors (fdstore.c). */
+struct obd_fdstore {
+	pid_t pid; /* 0: none */
+	int sock;  /* -1: closed */
+	int state; /* the memfd; -1: none */
 };
 
 struct obd_supervisor {
@@ -90,6 +102,7 @@ struct obd_supervisor {
 
 	struct obd_child *children; /* cached, indexer, fetchers */
 	uint32_t nchildren;
+	bool adopted;	       /* the segment is that of a group before */
 	bool segment_complete; /* cached was READY once */
 	bool was_ready;	       /* every child was READY once */
 	bool stopping;
@@ -101,6 +114,7 @@ struct obd_supervisor {
 	struct obd_loop_timer *stop_end;
 
 	struct obd_client clients[OBD_MAX_CLIENTS];
+	struct obd_fdstore fdstore;
 	int listen_fd; /* -1: no socket */
 	struct obd_list conns;
 	uint32_t nconns;
@@ -132,6 +146,8 @@ pid_t obd_spawn(const struct obd_child *child, int *sock);
 
 /* Starts tgtd as the configuration says. It dies with us. Returns the pid or a negative errno. */
 pid_t obd_spawn_tgtd(const struct obd_supervisor *sv);
+/* pidfd_open(2): a descriptor or a negative errno. */
+int obd_pidfd(pid_t pid);
 
 /* Text of a wait status: "exit status 1", "killed by signal 9". */
 void obd_describe_exit(int status, char *text, size_t size);
@@ -158,6 +174,16 @@ void obd_tell_reaped(struct obd_child *to, const struct obd_child *dead, uint32_
 /* Gives out a free id (from 1): makes area and doorbell, tells both servers. Returns the id; 0 when all are taken; or a
  * negative errno. */
 int obd_client_attach(struct obd_supervisor *sv, pid_t pid);
+
+/* A frontend says which client it was in a group before (client UINT32_MAX: none). If that is an orphan it is one no more: its
+ * process has let go of the segment, and the client is detached. */
+void obd_client_came_back(struct obd_supervisor *sv, uint32_t id, uint32_t incarnation, pid_t pid);
+
+/* Watches an orphan's process: its death detaches the client. 0 or a negative errno. */
+int obd_client_watch_orphan(struct obd_supervisor *sv, uint32_t id);
+
+/* Forgets every client of a group before, whose servers are dead. */
+void obd_client_drop_orphans(struct obd_supervisor *sv);
 
 /* The client has gone; its id is free once no server holds it. */
 void obd_client_detach(struct obd_supervisor *sv, uint32_t id);

@@ -91,7 +91,7 @@ static bool is_terminated(const char *s, size_t size)
 
 static bool carries_fd(uint16_t type)
 {
-	return type == OBD_MSG_DEPOSIT || type == OBD_MSG_GRANT;
+	return type == OBD_MSG_DEPOSIT || type == OBD_MSG_GRANT || type == OBD_MSG_KEEP;
 }
 
 static bool is_well_formed(const struct obd_msg *msg, size_t nfds)

@@ -16,17 +16,22 @@
  *                              CLIENTS_KNOWN                   all clients that live at a server's start were named
  *                              REAPED   role, index, arg       that process is dead and waited for;
  *                                                              arg: the incarnation that died
- *   frontend   -> supervisor   HELLO    arg = OBD_WIRE_VERSION
+ *   frontend   -> supervisor   HELLO    arg = OBD_WIRE_VERSION, index, flags
+ *                                                              index, flags: client id and incarnation that it had before,
+ *                                                              whose memory it has unmapped; 0, 0: none
  *   supervisor -> frontend     GRANT..., WELCOME index, arg    index: client id; arg: incarnation
  *                              or REFUSED text
+ *   supervisor -> its holder   KEEP     arg, index, fd         one descriptor to keep (supervisor/fdstore.h); arg: kind
+ *                              DROP     arg, index             close it
+ *   holder     -> supervisor   KEEP..., GRANTS_DONE            everything, to the next supervisor
  *   obd-stat   -> supervisor   STAT     arg = OBD_WIRE_VERSION
  *   supervisor -> obd-stat     GRANT..., PROC (one per process, text = JSON object), STAT_DONE
  *
  * Doorbells are granted like regions: name "doorbell:cached", "doorbell:indexer", "doorbell:fetcher", "doorbell:client".
  * Region names: geometry frames fills table catalog index recency upread tokens fetcher client.
  *
- * Whatever arrives is checked by obd_msg_recv: size, magic, known type and role, strings terminated, descriptor count (DEPOSIT
- * and GRANT carry exactly one, all others none).
+ * Whatever arrives is checked by obd_msg_recv: size, magic, known type and role, strings terminated, descriptor count (DEPOSIT,
+ * GRANT and KEEP carry exactly one, all others none).
  */
 /* clang-format on */
 #ifndef OBD_COMMON_DAEMON_WIRE_H
@@ -60,6 +65,8 @@ enum obd_msg_type {
 	OBD_MSG_PROC,
 	OBD_MSG_STAT_DONE,
 	OBD_MSG_CLIENTS_KNOWN,
+	OBD_MSG_KEEP,
+	OBD_MSG_DROP,
 	OBD_MSG_TYPES
 };
 

@@ -70,6 +70,7 @@ struct obd_client {
 	int timerfd;
 	uint64_t backoff_ms;
 	uint32_t id;
+	uint32_t incarnation;
 	bool mapped; /* seg and reader are usable */
 	bool was_up;
 	struct obd_segment seg;	 /* in use */

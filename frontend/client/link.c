@@ -90,6 +90,8 @@ static int start_handshake(struct obd_client *c, struct obd_err *err)
 	obd_msg_init(&hello, OBD_MSG_HELLO);
 	hello.role = OBD_ROLE_FRONTEND;
 	hello.arg = OBD_WIRE_VERSION;
+	hello.index = c->id; /* what we were is unmapped */
+	hello.flags = c->incarnation;
 	rc = obd_msg_send(c->sock, &hello, -1);
 	if (rc == 0)
 		rc = watch(c, c->sock);
@@ -120,9 +122,10 @@ static int welcome(struct obd_client *c, const struct obd_msg *msg)
 	c->seg = c->next;
 	obd_segment_init(&c->next);
 	c->id = msg->index;
+	c->incarnation = (uint32_t)msg->arg;
 	c->state = LINK_UP;
 	c->backoff_ms = BACKOFF_FIRST_MS;
-	obd_reader_attach(&c->reader, &c->seg, c->id, OBD_ROLE_FRONTEND, (uint32_t)msg->arg);
+	obd_reader_attach(&c->reader, &c->seg, c->id, OBD_ROLE_FRONTEND, c->incarnation);
 	if (c->was_up)
 		obd_info("connected to the group again");
 	c->mapped = c->was_up = true;

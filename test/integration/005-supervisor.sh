@@ -295,7 +295,19 @@ check "the group ends with the supervisor" wait_for 1 nothing_left
 check "it leaves its socket" test -e "$SOCK"
 start_ready
 check "the next group takes over" all_running
+check "the regions too" logged "the cache of the group before is taken over"
+check "cached is another incarnation" has_line cached "1 grant table 0 rw"
+kill -KILL "$SUPERVISOR"
+wait "$SUPERVISOR" 2>/dev/null
+wait_for 20 nothing_left
+start die-adopted.obd-cached
+check "cached dies over them: a new group comes up" wait_for 10 logged "ready: $SOCK"
+check "and it is logged" logged "obd-cached dies over the cache of the group before (exit status 3): a new one is made"
+check "with new regions" has_line cached "0 start"
+check "all run" all_running
+holder=$(pgrep -P "$SUPERVISOR" -x obd-fdstore)
 check "it stops as well" stop_within 2000
+check "and nothing is kept" eval "gone $holder && [ ! -e $RUN/fdstore.sock ]"
 
 # ---- a group that cannot start --------------------------------------------------------------------------------------
 

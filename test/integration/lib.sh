@@ -187,8 +187,9 @@ start_group() {
 # role_pids ROLE: the pids of the group's processes of that role (indexer, cached, fetcher).
 role_pids() { pgrep -P "$SUPERVISOR" -x "obd-$1"; }
 
-# The supervisor's children, and whatever else runs in its session.
-group_pids() { { pgrep -P "$SUPERVISOR"; pgrep -s "$SUPERVISOR"; } | sort -un; }
+# The supervisor's children, and whatever else runs in its session; not the holder of descriptors, which outlives them for a while.
+group_pids() { { pgrep -P "$SUPERVISOR"; pgrep -s "$SUPERVISOR"; } | grep -vxF -- "$(holder_pid)" | sort -un; }
+holder_pid() { pgrep -P "$SUPERVISOR" -x obd-fdstore || echo none; }
 
 # Prints how long it took in ms. 1: it did not end within 5 s by itself, or left a process behind.
 stop_group() {

@@ -5,6 +5,7 @@
  *
  * Each process appends what it is told to $FAKE_DIR/PROGRAM.INDEX.log, and behaves badly when a file of that name lies there:
  *   die-start.PROGRAM     exit 3 before READY
+ *   die-adopted.PROGRAM   the same if it was granted regions: they are those of a process, or of a group, before
  *   incomplete.PROGRAM    READY without deposits
  *   rude.PROGRAM          a second later: a malformed packet, then on living
  *   keep-clients.PROGRAM  never sends CLIENT_GONE
@@ -102,7 +103,7 @@ static void deposit_all(struct obd_daemon *d)
 static int on_start(struct obd_daemon *d)
 {
 	note(d, "start");
-	if (asked("die-start"))
+	if (asked("die-start") || (asked("die-adopted") && grants))
 		exit(3);
 	if (d->ops->role == OBD_ROLE_CACHED && !asked("incomplete")) {
 		if (!grants)
