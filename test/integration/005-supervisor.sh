@@ -291,7 +291,7 @@ check "no process is left then" nothing_left
 
 start_ready
 { kill -KILL "$SUPERVISOR" && wait "$SUPERVISOR"; } 2>/dev/null
-check "the group ends with the supervisor" wait_for 1 nothing_left
+check "the group ends with the supervisor" wait_for 20 nothing_left
 check "it leaves its socket" test -e "$SOCK"
 start_ready
 check "the next group takes over" all_running
