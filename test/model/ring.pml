@@ -86,7 +86,7 @@ begin:
 #endif
 		do
 		:: row < ROWS ->
-			atomic { row++; release(P, ROW, row) };
+			atomic { release(P, ROW, row + 1); row++ };
 			push()
 		:: else -> break
 		od;
@@ -116,7 +116,7 @@ inline skip_ring()
 	head = mem[HEAD];
 	atomic {
 		if
-		:: begun(head) -> tail = head; release(C, TAIL, tail)
+		:: begun(head) -> release(C, TAIL, head); tail = head
 		:: else
 		fi;
 		head = 0

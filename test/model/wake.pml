@@ -50,7 +50,7 @@ inline push_and_wake()
 #ifdef MUTANT_WAKER_LOOKS_FIRST
 	seen = mem[SLEEPING];
 #endif
-	atomic { head++; release(i, HEAD + i, head) };
+	atomic { release(i, HEAD + i, head + 1); head++ };
 #ifndef MUTANT_WAKER_LOOKS_FIRST
 #ifndef MUTANT_WAKER_WITHOUT_FENCE
 	full_fence(i);
@@ -84,7 +84,7 @@ begin:
 		fi;
 		do
 		:: row < ROWS ->
-			atomic { row++; release(i, ROW + i, row) };
+			atomic { release(i, ROW + i, row + 1); row++ };
 			push_and_wake()
 		:: else -> break
 		od;
