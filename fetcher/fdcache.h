@@ -20,6 +20,7 @@ struct obd_fd {
 	struct obd_list link;
 	int fd;
 	bool direct; /* opened with O_DIRECT */
+	bool near;   /* fstat does not block: the user's to set */
 	uint32_t refs;
 	uint64_t dev;
 	uint64_t ino;

@@ -49,7 +49,8 @@ struct obd_local_req {
 	struct obd_work_item item;
 	int fd;
 	bool opened; /* fd is new */
-	bool has_n;  /* n is the read's result */
+	bool near;
+	bool has_n; /* n is the read's result */
 	int rc;
 	ssize_t n;
 	struct obd_err err;
