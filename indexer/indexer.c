@@ -171,6 +171,7 @@ void obd_indexer_client_up(struct obd_indexer *ix, uint32_t c, uint64_t incarnat
 		obd_ix_client_reset(ix, c);
 		obd_store_release(&half->incarnation, incarnation); /* edge: client-half; the replies are this client's */
 	}
+	obd_ix_record_client_up(ix, c);
 	ix->client[c].up = true;
 	ix->client[c].incarnation = incarnation;
 	obd_ring_skip(&ix->seg->client[c]->opens, &half->opens_tail);

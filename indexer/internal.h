@@ -352,6 +352,7 @@ struct obd_ix_client {
 	bool reply_due[OBD_OPEN_SLOTS];
 	struct obd_ix_open *open[OBD_OPEN_SLOTS];
 	struct obd_ix_up_client ups;
+	uint64_t touches_taken; /* of its ring; what is behind the tail is not in part files yet */
 };
 
 struct obd_indexer {
@@ -372,6 +373,7 @@ struct obd_indexer {
 	struct obd_list probing;
 	struct obd_list forgotten;    /* requests whose answers nobody waits for */
 	struct obd_list records;      /* under way */
+	uint64_t touches_since_ns;    /* entries taken then are still in their rings; 0: none */
 	struct obd_list trace_writes; /* finished, on their way to the disk */
 	struct obd_list prefetches;   /* in turn */
 	uint32_t prefetch_most;	      /* requests under way, of all of them */

@@ -10,23 +10,43 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/format/trace.h"
 #include "indexer/internal.h"
 #include "shmcache/ring.h"
 
+#define SETTLE_NS OBD_SECOND_NS /* so long touches are kept in their rings for a disk */
+
+/* What a thread does for a recording: appends to the part file, and looks for the lock file. The thread's while it is busy. */
+struct step {
+	struct obd_ix_task task;
+	bool busy;
+	unsigned char *bytes; /* NULL: none */
+	size_t len;
+	off_t at;
+	size_t ndirty;	/* of the recording's list, from its beginning: what the bytes are of */
+	char *lock;	/* NULL: do not look */
+	bool lock_gone; /* what came of it */
+	int err;
+};
+
 /* A recording under way. */
 struct obd_ix_record {
-	struct obd_list link; /* in ix->records */
-	struct obd_ix_open *open;
+	struct obd_list link;	  /* in ix->records */
+	struct obd_ix_open *open; /* NULL: over, and only waits for its step */
+	struct obd_indexer *ix;
 	char *trace;
 	int part;	      /* the part file */
+	off_t part_bytes;     /* of whole records in it */
 	uint32_t block_bytes; /* of the touches */
 	struct obd_ix_keys keys;
 	size_t *dirty; /* places of keys that the part file has not, or not all of */
 	size_t ndirty, dirty_room;
 	bool full;
-	bool broken; /* the part file cannot be written: said once */
+	bool broken;   /* the part file cannot be written: said once */
+	bool look_due; /* the lock file is to be looked for */
+	struct step step;
 };
 
 /* A finished trace on its way to the disk. */
@@ -123,27 +143,67 @@ static bool record_of(const struct obd_ix_record *r, size_t at, struct obd_trace
 
 /* --- the part file ------------------------------------------------------------------------------------------------------ */
 
-static void part_append(struct obd_ix_record *r)
+static void step_run(struct obd_ix_task *task)
 {
-	unsigned char *buf = r->ndirty ? malloc(r->ndirty * OBD_TRACE_RECORD_BYTES) : NULL;
-	size_t len = 0;
-	if (!buf)
-		return;
-	for (size_t i = 0; i < r->ndirty; i++) {
+	struct obd_ix_record *r = OBD_CONTAINER_OF(task, struct obd_ix_record, step.task);
+	struct step *s = &r->step;
+	struct stat st;
+	s->err = s->bytes ? obd_ix_io_now(r->part, true, s->bytes, s->len, (uint64_t)s->at) : 0;
+	s->lock_gone = s->lock && lstat(s->lock, &st) && errno == ENOENT;
+}
+
+static void step_clear(struct step *s)
+{
+	free(s->bytes);
+	free(s->lock);
+	*s = (struct step){.busy = false};
+}
+
+/* The records that are not in the part file yet. */
+static void plan_append(struct obd_ix_record *r)
+{
+	struct step *s = &r->step;
+	s->bytes = r->ndirty ? malloc(r->ndirty * OBD_TRACE_RECORD_BYTES) : NULL;
+	s->at = r->part_bytes;
+	s->ndirty = r->ndirty;
+	for (size_t i = 0; i < r->ndirty && s->bytes; i++) {
 		struct obd_trace_record rec;
 		if (!record_of(r, r->dirty[i], &rec))
 			continue;
-		obd_trace_encode(buf + len, &rec);
-		len += OBD_TRACE_RECORD_BYTES;
+		obd_trace_encode(s->bytes + s->len, &rec);
+		s->len += OBD_TRACE_RECORD_BYTES;
 	}
-	ssize_t put = write(r->part, buf, len);
-	if (put != (ssize_t)len && !r->broken) {
-		obd_warn("%s.part: cannot be written (%s): the recording goes on in memory", r->trace,
-			 put < 0 ? strerror(errno) : "short write");
-		r->broken = true;
-	}
-	r->ndirty = 0;
-	free(buf);
+}
+
+static void step_done(struct obd_ix_task *task);
+
+static void step_start(struct obd_ix_record *r)
+{
+	struct step *s = &r->step;
+	if (s->busy || !r->open || (!r->ndirty && !r->look_due))
+		return;
+	plan_append(r);
+	s->lock = r->look_due ? beside(r->trace, ".lock") : NULL;
+	r->look_due = false;
+	s->busy = true;
+	s->task.run = step_run;
+	s->task.done = step_done;
+	obd_ix_engine_run(&r->ix->engine, &s->task);
+}
+
+/* A record that was written by half is written again, from its beginning: what is behind part_bytes counts for nothing. */
+static void append_done(struct obd_ix_record *r, const struct step *s)
+{
+	if (!s->bytes)
+		return;
+	if (s->err && !r->broken)
+		obd_warn("%s.part: cannot be written (%s): the recording goes on in memory", r->trace, strerror(s->err));
+	r->broken = s->err != 0;
+	if (s->err)
+		return;
+	r->part_bytes += (off_t)s->len;
+	r->ndirty -= s->ndirty;
+	memmove(r->dirty, r->dirty + s->ndirty, r->ndirty * sizeof *r->dirty); /* what was noted meanwhile */
 }
 
 /* Takes up what an earlier process left, and cuts a torn record off. */
@@ -162,7 +222,8 @@ static void part_load(struct obd_ix_record *r, const struct obd_image *e)
 			add(r, obd_ix_key(t.layer, first + i), obd_ix_trace_part(&t, i, count, r->block_bytes));
 	}
 	r->ndirty = 0;
-	if (ftruncate(r->part, at) || lseek(r->part, at, SEEK_SET) < 0)
+	r->part_bytes = at;
+	if (ftruncate(r->part, at))
 		obd_warn("%s.part: %s", r->trace, strerror(errno));
 }
 
@@ -255,10 +316,15 @@ static void write_done(struct obd_ix_task *task)
 	write_free(w);
 }
 
+/* A step under way frees it when it is done. */
 static void record_free(struct obd_ix_record *r)
 {
 	if (r->open)
 		r->open->record = NULL;
+	r->open = NULL;
+	if (r->step.busy)
+		return;
+	step_clear(&r->step);
 	obd_list_remove(&r->link);
 	if (r->part >= 0)
 		close(r->part);
@@ -303,11 +369,16 @@ void obd_ix_record_end(struct obd_ix_open *o)
 
 /* --- the beginning ------------------------------------------------------------------------------------------------------ */
 
+static bool is_into(const struct obd_ix_record *r, const char *trace)
+{
+	return r->open && strcmp(r->trace, trace) == 0;
+}
+
 /* Two devices cannot write one trace, nor can one begin while the last one's is still on its way. */
 static bool in_use(const struct obd_indexer *ix, const char *trace)
 {
 	OBD_LIST_FOREACH (it, &ix->records)
-		if (strcmp(OBD_LIST_ENTRY(it, struct obd_ix_record, link)->trace, trace) == 0)
+		if (is_into(OBD_LIST_ENTRY(it, struct obd_ix_record, link), trace))
 			return true;
 	OBD_LIST_FOREACH (it, &ix->trace_writes)
 		if (strcmp(OBD_LIST_ENTRY(it, struct write_task, link)->trace, trace) == 0)
@@ -353,6 +424,7 @@ static int begin(struct obd_ix_open *o, const char *trace, bool go_on, struct ob
 		return -ENOMEM;
 	r->part = -1;
 	r->open = o;
+	r->ix = ix;
 	r->block_bytes = ix->seg->geo.block_bytes;
 	obd_list_init(&r->link);
 	r->trace = strdup(trace);
@@ -407,25 +479,72 @@ static void take(struct obd_indexer *ix, uint32_t c, uint64_t entry)
 		add(o->record, obd_ix_key(entry >> 36 & 0xff, entry >> 8 & OBD_TOUCH_BLOCK_MAX), obd_part_make(begin, end, bb));
 }
 
-/* Entries leave the ring when they are in the part file. */
+/* Entries are copied out, and leave the ring in settle(). */
 static bool take_ring(struct obd_indexer *ix, uint32_t c)
 {
 	const struct obd_ring *ring = &ix->seg->client[c]->touches;
-	struct obd_tail *own = &ix->cat->client[c].touches_tail;
-	uint64_t tail = obd_load_relaxed(&own->tail);
+	uint64_t *taken = &ix->client[c].touches_taken;
 	uint64_t head = obd_load_acquire(&ring->head); /* edge: ring-publish */
-	if (head == tail || !obd_ring_begun(head))
+	if (head == *taken || !obd_ring_begun(head))
 		return false;
-	if (head - tail > OBD_RING_ENTRIES) {
+	if (head - *taken > OBD_RING_ENTRIES) {
 		obd_count(&ix->cat->proc, protocol_errors, 1);
-		tail = head;
+		*taken = head;
 	}
-	for (; tail != head; tail++)
-		take(ix, c, obd_load_relaxed(&ring->entry[tail & (OBD_RING_ENTRIES - 1)]));
-	OBD_LIST_FOREACH (it, &ix->records)
-		part_append(OBD_LIST_ENTRY(it, struct obd_ix_record, link));
-	obd_store_release(&own->tail, head); /* edge: ring-consume */
+	for (; *taken != head; ++*taken)
+		take(ix, c, obd_load_relaxed(&ring->entry[*taken & (OBD_RING_ENTRIES - 1)]));
+	if (!ix->touches_since_ns)
+		ix->touches_since_ns = obd_clock_ns();
 	return true;
+}
+
+static bool is_settled(const struct obd_indexer *ix)
+{
+	OBD_LIST_FOREACH (it, &ix->records) {
+		const struct obd_ix_record *r = OBD_LIST_ENTRY(it, struct obd_ix_record, link);
+		if (r->open && r->ndirty && !r->broken)
+			return false;
+	}
+	return true;
+}
+
+/* Entries leave the rings when they are in part files, so that the next process finds them here or there. A disk that does not
+ * take them in time holds up no other recording: theirs is a ring for all devices of a client. */
+static void settle(struct obd_indexer *ix)
+{
+	if (!ix->touches_since_ns || (!is_settled(ix) && obd_clock_ns() - ix->touches_since_ns < SETTLE_NS))
+		return;
+	ix->touches_since_ns = 0;
+	for (uint32_t c = 1; c < OBD_MAX_CLIENTS; c++) {
+		struct obd_tail *own = &ix->cat->client[c].touches_tail;
+		if (ix->client[c].up && obd_load_relaxed(&own->tail) != ix->client[c].touches_taken)
+			obd_store_release(&own->tail, ix->client[c].touches_taken); /* edge: ring-consume */
+	}
+}
+
+static void start_steps(struct obd_indexer *ix)
+{
+	OBD_LIST_FOREACH (it, &ix->records)
+		step_start(OBD_LIST_ENTRY(it, struct obd_ix_record, link));
+}
+
+static void step_done(struct obd_ix_task *task)
+{
+	struct obd_ix_record *r = OBD_CONTAINER_OF(task, struct obd_ix_record, step.task);
+	struct obd_indexer *ix = r->ix;
+	struct step s = r->step;
+	r->step = (struct step){.busy = false};
+	if (!r->open) {
+		record_free(r);
+	} else {
+		append_done(r, &s);
+		if (s.lock_gone)
+			obd_ix_record_end(r->open);
+		else if (!r->broken)
+			step_start(r);
+	}
+	step_clear(&s);
+	settle(ix);
 }
 
 bool obd_ix_record_poll(struct obd_indexer *ix)
@@ -434,23 +553,32 @@ bool obd_ix_record_poll(struct obd_indexer *ix)
 	for (uint32_t c = 1; c < OBD_MAX_CLIENTS && !obd_list_empty(&ix->records); c++)
 		if (ix->client[c].up)
 			did |= take_ring(ix, c);
+	if (did)
+		start_steps(ix);
+	settle(ix);
 	return did;
+}
+
+void obd_ix_record_client_up(struct obd_indexer *ix, uint32_t c)
+{
+	ix->client[c].touches_taken = obd_load_relaxed(&ix->cat->client[c].touches_tail.tail);
 }
 
 void obd_ix_record_tick(struct obd_indexer *ix)
 {
 	obd_ix_record_poll(ix);
-	OBD_LIST_FOREACH_SAFE (it, &ix->records) {
-		struct obd_ix_record *r = OBD_LIST_ENTRY(it, struct obd_ix_record, link);
-		if (!is_beside(r->trace, ".lock"))
-			obd_ix_record_end(r->open);
-	}
+	OBD_LIST_FOREACH (it, &ix->records)
+		OBD_LIST_ENTRY(it, struct obd_ix_record, link)->look_due = true;
+	start_steps(ix);
 }
 
 void obd_ix_record_free_all(struct obd_indexer *ix)
 {
-	OBD_LIST_FOREACH_SAFE (it, &ix->records)
-		record_free(OBD_LIST_ENTRY(it, struct obd_ix_record, link));
+	OBD_LIST_FOREACH_SAFE (it, &ix->records) {
+		struct obd_ix_record *r = OBD_LIST_ENTRY(it, struct obd_ix_record, link);
+		r->step.busy = false;
+		record_free(r);
+	}
 	OBD_LIST_FOREACH_SAFE (it, &ix->trace_writes)
 		write_free(OBD_LIST_ENTRY(it, struct write_task, link));
 }

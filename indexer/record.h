@@ -7,8 +7,9 @@
  *     TRACE.part   records so far, in the order of their first touch
  *     TRACE.ok     made when the trace is whole
  *
- * The loop appends to the part file (buffered, a few bytes at a time) and looks for the lock file once a second; the whole
- * trace is written by a thread. Called on the loop's thread only.
+ * Threads append to the part file, look for the lock file once a second, and write the whole trace: one step of each recording
+ * at a time, so a disk that hangs holds up its own recording alone. Only the beginning, while the device opens, makes and opens
+ * files on the loop. Called on the loop's thread only.
  */
 #ifndef OBD_INDEXER_RECORD_H
 #define OBD_INDEXER_RECORD_H
@@ -29,6 +30,9 @@ void obd_ix_record_end(struct obd_ix_open *o);
 
 /* Takes first touches out of the clients' rings. True: there were some. */
 bool obd_ix_record_poll(struct obd_indexer *ix);
+
+/* The client is up: its ring begins where the catalog says. */
+void obd_ix_record_client_up(struct obd_indexer *ix, uint32_t c);
 
 /* Once a second: ends recordings whose lock files are gone. */
 void obd_ix_record_tick(struct obd_indexer *ix);

@@ -3,10 +3,14 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "common/base/log.h"
@@ -125,6 +129,29 @@ static struct obd_reply open_ready(uint32_t slot, const char *path)
 	return r;
 }
 
+/* --- a disk that hangs: nothing is written before that is over ------------------------------------------------------------ */
+
+static pthread_mutex_t disk_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t disk_back = PTHREAD_COND_INITIALIZER;
+static bool hanging;
+
+static void set_hanging(bool yes)
+{
+	pthread_mutex_lock(&disk_lock);
+	hanging = yes;
+	pthread_cond_broadcast(&disk_back);
+	pthread_mutex_unlock(&disk_lock);
+}
+
+ssize_t pwrite64(int fd, const void *buf, size_t n, off64_t at)
+{
+	pthread_mutex_lock(&disk_lock);
+	while (hanging)
+		pthread_cond_wait(&disk_back, &disk_lock);
+	pthread_mutex_unlock(&disk_lock);
+	return syscall(SYS_pwrite64, fd, buf, n, at);
+}
+
 /* --- recording ---------------------------------------------------------------------------------------------------------- */
 
 static void touch_part(uint32_t slot, uint64_t seq, uint32_t layer, uint32_t block, uint32_t first, uint32_t last)
@@ -164,6 +191,20 @@ static uint64_t finished(struct obd_trace_record *out, uint64_t most)
 	return n;
 }
 
+/* Once a second's work, until what was touched is in the part file (or cannot be). */
+static void tick(void)
+{
+	const struct obd_ring *ring = &fk.seg.client[FAKE_CLIENT]->touches;
+	const _Atomic uint64_t *tail = &fk.seg.catalog->client[FAKE_CLIENT].touches_tail.tail;
+	obd_indexer_tick(fk.ix);
+	for (int i = 0; i < 2000 && (obd_load_relaxed(tail) != obd_load_relaxed(&ring->head) || !obd_indexer_idle(fk.ix));
+	     i++) {
+		obd_indexer_poll(fk.ix);
+		usleep(10000);
+	}
+	ck_assert_uint_eq(obd_load_relaxed(tail), obd_load_relaxed(&ring->head));
+}
+
 START_TEST(record)
 {
 	struct obd_trace_record r[8];
@@ -175,7 +216,7 @@ START_TEST(record)
 	const uint32_t first[] = {9, 10, 2, 9, 10};
 	for (size_t i = 0; i < OBD_ARRAY_SIZE(first); i++)
 		touch(3, seq, 0, first[i]);
-	obd_indexer_tick(fk.ix);
+	tick();
 	/* Killed: what it had is in the part file, what it had not is still in the ring. */
 	touch(3, seq, 0, 3);
 	fake_start(&fk);
@@ -186,10 +227,10 @@ START_TEST(record)
 	touch(3, seq + 1, 0, 21);
 	touch(3, seq, 1, 22);
 	touch(3, seq, 0, (uint32_t)(layer_bytes / BLOCK_BYTES) + 1);
-	obd_indexer_tick(fk.ix);
+	tick();
 	ck_assert(beside(".lock"));
 	drop(".lock");
-	obd_indexer_tick(fk.ix);
+	tick();
 	ck_assert_uint_eq(obd_load_relaxed(&fk.seg.catalog->client[FAKE_CLIENT].reply[3].recording), 0);
 	ck_assert_uint_eq(finished(r, 8), 3);
 	ck_assert(r[0].layer == 0 && r[0].offset == 9 * BLOCK_BYTES && r[0].count == 2 * BLOCK_BYTES);
@@ -259,7 +300,7 @@ START_TEST(record_lock_gone_meanwhile)
 	touch(0, seq_of(0), 0, 5);
 	drop(".lock");
 	fake_start(&fk);
-	obd_indexer_tick(fk.ix);
+	tick();
 	ck_assert_uint_eq(finished(r, 4), 1);
 }
 END_TEST
@@ -270,15 +311,59 @@ START_TEST(hostile_ring)
 	open_ready(0, traced(false));
 	struct obd_ring *ring = &fk.seg.client[FAKE_CLIENT]->touches;
 	obd_store_release(&ring->head, obd_load_relaxed(&ring->head) + OBD_RING_ENTRIES + 1);
-	obd_indexer_tick(fk.ix);
+	tick();
 	ck_assert_uint_eq(count(OBD_C_protocol_errors), 1);
 	ck_assert_uint_eq(obd_load_relaxed(&fk.seg.catalog->client[FAKE_CLIENT].touches_tail.tail),
 			  obd_load_relaxed(&ring->head));
 	for (uint64_t i = 0; i < OBD_RING_ENTRIES; i++)
 		obd_store_relaxed(&ring->entry[i], i * UINT64_C(0x9e3779b97f4a7c15));
 	obd_store_release(&ring->head, obd_load_relaxed(&ring->head) + OBD_RING_ENTRIES);
-	obd_indexer_tick(fk.ix);
+	tick();
 	ck_assert(beside(".lock"));
+}
+END_TEST
+
+/* A disk that takes half a record: the next process finds whole ones, and those that were written later. */
+START_TEST(record_short_write)
+{
+	struct obd_trace_record r[8];
+	struct rlimit small = {.rlim_cur = 2 * OBD_TRACE_RECORD_BYTES + 7, .rlim_max = RLIM_INFINITY}, old;
+	put_trace("", 0);
+	open_ready(0, traced(false));
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+	for (uint32_t i = 0; i < 3; i++)
+		touch(0, seq_of(0), 0, 9 - 2 * i);
+	tick();
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
+	touch(0, seq_of(0), 0, 20);
+	tick();
+	fake_start(&fk);
+	drop(".lock");
+	tick();
+	ck_assert_uint_eq(finished(r, 8), 4);
+	for (uint32_t i = 0; i < 3; i++)
+		ck_assert_uint_eq(r[i].offset, (9 - 2 * i) * BLOCK_BYTES);
+	ck_assert_uint_eq(r[3].offset, 20 * BLOCK_BYTES);
+}
+END_TEST
+
+/* The disk under the trace hangs: the loop does not. */
+START_TEST(record_hung_disk)
+{
+	struct obd_trace_record r[4];
+	put_trace("", 0);
+	open_ready(0, traced(false));
+	set_hanging(true);
+	touch(0, seq_of(0), 0, 5);
+	for (int i = 0; i < 3; i++)
+		obd_indexer_tick(fk.ix);
+	open_ready(1, config("other", false, ""));
+	set_hanging(false);
+	drop(".lock");
+	tick();
+	ck_assert_uint_eq(finished(r, 4), 1);
 }
 END_TEST
 
@@ -478,6 +563,8 @@ int main(void)
 	tcase_add_test(tc, record_parts);
 	tcase_add_test(tc, record_ends_with_device);
 	tcase_add_test(tc, record_lock_gone_meanwhile);
+	tcase_add_test(tc, record_short_write);
+	tcase_add_test(tc, record_hung_disk);
 	tcase_add_test(tc, hostile_ring);
 	tcase_add_test(tc, replay);
 	tcase_add_test(tc, replay_parts);
