@@ -24,6 +24,7 @@ struct element {
 };
 
 struct obd_creds {
+	const char *unknown; /* a way to credentials that is named and not taken; NULL: none */
 	size_t count;
 	struct element element[];
 };
@@ -233,6 +234,28 @@ static int set_of(const json_t *root, const char *name, struct obd_creds **out, 
 	return 0;
 }
 
+/* What docker keeps elsewhere: programs that would have to be run, tokens that would have to be exchanged. */
+static const char *find_unknown(const json_t *root)
+{
+	const char *key;
+	json_t *element;
+	if (json_is_string(json_object_get(root, "credsStore")) && json_string_length(json_object_get(root, "credsStore")))
+		return "credsStore";
+	if (json_object_size(json_object_get(root, "credHelpers")))
+		return "credHelpers";
+	json_object_foreach(json_object_get(root, "auths"), key, element)
+	{
+		if (json_string_length(json_object_get(element, "identitytoken")))
+			return "identitytoken";
+	}
+	return NULL;
+}
+
+const char *obd_creds_unknown(const struct obd_creds *set)
+{
+	return set ? set->unknown : NULL;
+}
+
 int obd_creds_parse(const char *buf, size_t len, const char *name, struct obd_creds **out, unsigned int *bad,
 		    struct obd_err *err)
 {
@@ -243,6 +266,8 @@ int obd_creds_parse(const char *buf, size_t len, const char *name, struct obd_cr
 	if (rc == 0)
 		rc = json_is_object(root) ? set_of(root, name, out, bad, err)
 					  : obd_err_set(err, EINVAL, "%s: not an object", name);
+	if (rc == 0)
+		(*out)->unknown = find_unknown(root);
 	json_decref(root);
 	return rc;
 }
@@ -343,6 +368,9 @@ static void read_file(struct obd_cred_file *f)
 		obd_warn("%s; the credentials read before stay in force", err.msg);
 		return;
 	}
+	if (obd_creds_unknown(set))
+		obd_warn("%s: %s is not supported and left out; only auths with names and passwords count", f->path,
+			 obd_creds_unknown(set));
 	if (bad)
 		obd_warn("%s: %u elements of auths hold no readable credential", f->path, bad);
 	obd_creds_free(f->set);

@@ -47,6 +47,9 @@ int obd_creds_parse(const char *buf, size_t len, const char *name, struct obd_cr
 int obd_creds_parse_answer(const char *buf, size_t len, const char *name, struct obd_creds **out, unsigned int *bad,
 			   struct obd_err *err);
 
+/* "credsStore", "credHelpers" or "identitytoken", if the file names one: nothing of it is used. NULL: it does not. */
+const char *obd_creds_unknown(const struct obd_creds *set);
+
 /* The element with the longest key that is host or host/ and leading components of repo; NULL: none. Lent by the set. */
 const struct obd_cred *obd_creds_find(const struct obd_creds *set, const char *host, const char *repo);
 

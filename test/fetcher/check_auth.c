@@ -139,6 +139,27 @@ START_TEST(test_credentials)
 }
 END_TEST
 
+static const char *const unknowns[][2] = {
+	{"{\"auths\": {}, \"credsStore\": \"desktop\"}", "credsStore"},
+	{"{\"credHelpers\": {\"gcr.example\": \"gcloud\"}}", "credHelpers"},
+	{"{\"auths\": {\"a\": {\"auth\": \"dTpw\"}, \"b\": {\"identitytoken\": \"t\"}}}", "identitytoken"},
+	{"{\"auths\": {\"a\": {\"auth\": \"dTpw\", \"identitytoken\": \"\"}, \"b\": 7}, \"credHelpers\": {}, \"credsStore\": "
+	 "\"\"}",
+	 ""},
+};
+
+START_TEST(test_unknown_ways_to_credentials)
+{
+	struct obd_creds *set;
+	struct obd_err err = {{0}};
+	unsigned int bad;
+	ck_assert_int_eq(obd_creds_parse(unknowns[_i][0], strlen(unknowns[_i][0]), "f", &set, &bad, &err), 0);
+	const char *unknown = obd_creds_unknown(set);
+	ck_assert_str_eq(unknown ? unknown : "", unknowns[_i][1]);
+	obd_creds_free(set);
+}
+END_TEST
+
 START_TEST(test_service_answers)
 {
 	static const char good[] =
@@ -509,6 +530,7 @@ TCase *auth_cases(void)
 	tcase_add_loop_test(t, test_challenges, 0, OBD_ARRAY_SIZE(challenges));
 	tcase_add_test(t, test_challenge_lines);
 	tcase_add_loop_test(t, test_credentials, 0, OBD_ARRAY_SIZE(lookups));
+	tcase_add_loop_test(t, test_unknown_ways_to_credentials, 0, OBD_ARRAY_SIZE(unknowns));
 	tcase_add_test(t, test_service_answers);
 	tcase_add_test(t, test_credential_file);
 	tcase_add_test(t, test_base64);
