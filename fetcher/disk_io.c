@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/base/io.h"
 #include "common/base/le.h"
 #include "common/base/log.h"
 #include "common/base/testpoint.h"
@@ -29,40 +30,6 @@
 #include "fetcher/disk_impl.h"
 
 #define AGE_STEP_SECONDS 600u /* an age is written anew when it is off by more */
-
-/* --- whole reads and writes --------------------------------------------------------------------------------------------- */
-
-/* Bytes read, fewer only at the file's end, or a negative errno. */
-static ssize_t read_all(int fd, unsigned char *buf, size_t n, uint64_t at)
-{
-	size_t got = 0;
-	while (got < n) {
-		ssize_t r = pread(fd, buf + got, n - got, (off_t)(at + got));
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return -errno;
-		if (r == 0)
-			break;
-		got += (size_t)r;
-	}
-	return (ssize_t)got;
-}
-
-static int write_all(int fd, const unsigned char *buf, size_t n, uint64_t at)
-{
-	while (n > 0) {
-		ssize_t w = pwrite(fd, buf, n, (off_t)at);
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w <= 0)
-			return w < 0 ? -errno : -EIO;
-		buf += w;
-		at += (uint64_t)w;
-		n -= (size_t)w;
-	}
-	return 0;
-}
 
 /* --- a blob's files ----------------------------------------------------------------------------------------------------- */
 
@@ -103,7 +70,7 @@ static int look_at_header(int marks_fd, const struct obd_marks_geo *geo)
 {
 	unsigned char buf[OBD_MARKS_HEADER_BYTES];
 	struct obd_marks_geo found;
-	ssize_t n = read_all(marks_fd, buf, sizeof buf, 0);
+	ssize_t n = obd_io_read(marks_fd, buf, sizeof buf, 0);
 	if (n <= 0)
 		return (int)n;
 	if (obd_marks_header_decode(buf, (size_t)n, &found) || !obd_marks_geo_equal(&found, geo))
@@ -118,7 +85,7 @@ static int make_files(const struct obd_disk_files *f)
 	obd_marks_header_encode(&f->geo, buf);
 	if (ftruncate(f->marks_fd, 0) || ftruncate(f->data_fd, 0) || ftruncate(f->data_fd, (off_t)f->geo.blob_bytes))
 		return -errno;
-	return write_all(f->marks_fd, buf, sizeof buf, 0);
+	return obd_io_write(f->marks_fd, buf, sizeof buf, 0);
 }
 
 /* Marks of another geometry or version, or garbage: only a writer may put things right, a reader finds nothing. */
@@ -311,7 +278,7 @@ static void span_of(const struct obd_disk_req *req, struct span *sp)
 static int span_read(const struct obd_disk_files *f, struct span *sp)
 {
 	size_t n = (size_t)sp->n * OBD_MARK_BYTES;
-	ssize_t got = read_all(f->marks_fd, sp->raw, n, obd_marks_offset(sp->first));
+	ssize_t got = obd_io_read(f->marks_fd, sp->raw, n, obd_marks_offset(sp->first));
 	if (got < 0)
 		return (int)got;
 	memset(sp->raw + got, 0, n - (size_t)got);
@@ -331,14 +298,15 @@ static uint32_t now_seconds(void)
 static void clear_mark(const struct obd_disk_files *f, uint64_t index)
 {
 	static const unsigned char zero[OBD_MARK_BYTES];
-	(void)write_all(f->marks_fd, zero, sizeof zero, obd_marks_offset(index)); /* a mark that stays is found wrong again */
+	(void)obd_io_write(f->marks_fd, zero, sizeof zero,
+			   obd_marks_offset(index)); /* a mark that stays is found wrong again */
 }
 
 /* Is the mark still what we saw? Another one came from a keeper or from a writer, and what we read was neither's. */
 static bool mark_stands(const struct obd_disk_files *f, uint64_t index, const unsigned char *seen)
 {
 	unsigned char now[OBD_MARK_BYTES];
-	return read_all(f->marks_fd, now, sizeof now, obd_marks_offset(index)) == (ssize_t)sizeof now &&
+	return obd_io_read(f->marks_fd, now, sizeof now, obd_marks_offset(index)) == (ssize_t)sizeof now &&
 	       memcmp(now, seen, OBD_MARK_AGE_AT) == 0;
 }
 
@@ -370,7 +338,7 @@ static void refresh_age(const struct obd_disk_files *f, uint64_t index, uint32_t
 	if (now - age < AGE_STEP_SECONDS)
 		return;
 	obd_put_le32(buf, now);
-	(void)write_all(f->marks_fd, buf, sizeof buf, obd_marks_offset(index) + OBD_MARK_AGE_AT);
+	(void)obd_io_write(f->marks_fd, buf, sizeof buf, obd_marks_offset(index) + OBD_MARK_AGE_AT);
 }
 
 /* The bytes of unit i have been read (got of them). */
@@ -429,7 +397,7 @@ static int read_units(const struct obd_disk_files *f, struct obd_disk_req *req, 
 		uint64_t want = 0;
 		for (uint32_t j = 0, u = i; j < run; j++, u += (uint32_t)step)
 			want += req->unit[u].bytes;
-		ssize_t got = read_all(f->data_fd, at, want, req->unit[i].start);
+		ssize_t got = obd_io_read(f->data_fd, at, want, req->unit[i].start);
 		if (got < 0)
 			return (int)got;
 		req->moved += (uint64_t)got;
@@ -469,7 +437,7 @@ static const unsigned char *bytes_of(const struct obd_disk_req *req, uint32_t i)
 static int write_data(const struct obd_disk_files *f, struct obd_disk_req *req)
 {
 	for (uint32_t i = 0; i < req->n; i++) {
-		int rc = write_all(f->data_fd, bytes_of(req, i), req->unit[i].bytes, req->unit[i].start);
+		int rc = obd_io_write(f->data_fd, bytes_of(req, i), req->unit[i].bytes, req->unit[i].start);
 		if (rc)
 			return rc;
 		req->moved += req->unit[i].bytes;
@@ -489,7 +457,7 @@ static int do_write(const struct obd_disk_files *f, struct obd_disk_req *req)
 					   .crc = obd_marks_crc(bytes_of(req, i), u->bytes),
 					   .age = now_seconds()};
 		obd_mark_encode(&f->geo, index_of(req, i), &m, buf);
-		rc = write_all(f->marks_fd, buf, sizeof buf, obd_marks_offset(index_of(req, i)));
+		rc = obd_io_write(f->marks_fd, buf, sizeof buf, obd_marks_offset(index_of(req, i)));
 	}
 	return rc;
 }

@@ -11,6 +11,7 @@
 #include <linux/fs.h>
 #include <unistd.h>
 
+#include "common/base/io.h"
 #include "common/base/util.h"
 
 #define OFF_MAX ((uint64_t)INT64_MAX)
@@ -67,38 +68,12 @@ int obd_file_next_data(struct obd_file *f, uint64_t off, uint64_t *next)
 
 static ssize_t fd_pread(void *ctx, void *buf, size_t n, uint64_t off)
 {
-	int fd = (int)(intptr_t)ctx;
-	size_t done = 0;
-	while (done < n) {
-		if (off > OFF_MAX - done)
-			return -EINVAL;
-		ssize_t r = pread(fd, (char *)buf + done, n - done, (off_t)(off + done));
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return -errno;
-		if (r == 0)
-			break;
-		done += (size_t)r;
-	}
-	return (ssize_t)done;
+	return obd_io_read((int)(intptr_t)ctx, buf, n, off);
 }
 
 static int fd_pwrite(void *ctx, const void *buf, size_t n, uint64_t off)
 {
-	int fd = (int)(intptr_t)ctx;
-	size_t done = 0;
-	while (done < n) {
-		if (off > OFF_MAX - done)
-			return -EFBIG;
-		ssize_t r = pwrite(fd, (const char *)buf + done, n - done, (off_t)(off + done));
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return -errno;
-		done += (size_t)r;
-	}
-	return 0;
+	return obd_io_write((int)(intptr_t)ctx, buf, n, off);
 }
 
 static int fd_size(void *ctx, uint64_t *bytes)
