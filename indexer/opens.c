@@ -579,7 +579,7 @@ static struct obd_ix_open *open_new(struct obd_indexer *ix, uint32_t c, uint32_t
 		obd_error("client %u: out of memory for an open", c);
 		return NULL; /* the next look at the tables tries again */
 	}
-	memcpy(path, area(ix, c)->open[slot].path, OBD_PATH_BYTES);
+	memcpy(path, area(ix, c)->open_path[slot], OBD_PATH_BYTES);
 	path[OBD_PATH_BYTES - 1] = '\0';
 	*o = (struct obd_ix_open){.ix = ix, .client = c, .slot = slot, .seq = seq, .path = path, .started_ns = obd_clock_ns()};
 	obd_list_init(&o->work);

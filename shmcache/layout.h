@@ -572,8 +572,9 @@ struct obd_open {
 	_Atomic uint32_t image_slot; /* valid when HELD */
 	_Atomic uint32_t image_uid;
 	_Atomic uint64_t posted_ns;
-	char path[OBD_PATH_BYTES]; /* of the image config; absolute; NUL-terminated by its reader's copy */
-} OBD_LINE_ALIGNED;
+	uint64_t pad[5];
+};
+_Static_assert(sizeof(struct obd_open) == OBD_CACHE_LINE, "one line: whoever looks at all of them touches few pages");
 
 /* --- writing: requests for a device's upper layer (doc/architecture.md 4.9) ---------------------------------------------- */
 
@@ -634,6 +635,8 @@ struct obd_client_area {
 	struct obd_ring touches;      /* client -> indexer: first reads of devices that record (obd_touch) */
 	struct obd_req req[OBD_REQ_SLOTS];
 	struct obd_open open[OBD_OPEN_SLOTS];
+	char open_path[OBD_OPEN_SLOTS]
+		      [OBD_PATH_BYTES]; /* of the image configs; absolute; NUL-terminated by their reader's copy */
 	struct obd_upreq up[OBD_UP_SLOTS];
 	unsigned char staging[OBD_UP_SLOTS][OBD_UP_BUF_BYTES] __attribute__((aligned(4096))); /* data of writes, by slot */
 } OBD_LINE_ALIGNED;

@@ -307,10 +307,12 @@ static void collect_requests(struct obd_stat *st, const struct obd_client_area *
 	}
 }
 
-static int add_pending(struct obd_stat *st, uint32_t client, const struct obd_open *open, uint64_t word, uint64_t now)
+static int add_pending(struct obd_stat *st, uint32_t client, const struct obd_client_area *area, uint32_t slot, uint64_t word,
+		       uint64_t now)
 {
+	const struct obd_open *open = &area->open[slot];
 	char path[OBD_PATH_BYTES];
-	memcpy(path, open->path, sizeof path);
+	memcpy(path, area->open_path[slot], sizeof path);
 	path[sizeof path - 1] = '\0';
 	uint64_t waits = age(obd_load_relaxed(&open->posted_ns), now);
 	obd_fence_acquire();
@@ -335,7 +337,7 @@ static int collect_opens(struct obd_stat *st, uint32_t client, const struct obd_
 		if (obd_word_state(word) == OBD_OPEN_HELD)
 			st->opens_held++;
 		else if (obd_word_state(word) == OBD_OPEN_POSTED)
-			rc = add_pending(st, client, &area->open[i], word, now);
+			rc = add_pending(st, client, area, i, word, now);
 	}
 	return rc;
 }

@@ -63,8 +63,7 @@ void obd_device_post(struct obd_device *dev)
 		return;
 	struct obd_open *e = entry_of(dev);
 	dev->seq = obd_word_seq(obd_load_relaxed(&e->word)) + 1;
-	memset(e->path, 0, sizeof e->path);
-	memcpy(e->path, dev->path, strlen(dev->path));
+	memcpy(c->reader.own->open_path[dev->slot], dev->path, strlen(dev->path) + 1);
 	obd_store_relaxed(&e->posted_ns, obd_clock_ns());
 	OBD_TEST_POINT(open_unposted);
 	obd_store_release(&e->word, obd_word(dev->seq, OBD_OPEN_POSTED)); /* edge: open-post */

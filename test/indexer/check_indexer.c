@@ -632,8 +632,9 @@ START_TEST(hostile_client)
 	check_image(0, 3);
 	fake_hold(&fk, 0);
 	for (int round = 0; round < 200; round++) {
-		struct obd_open *o = &area->open[1 + rnd(OBD_OPEN_SLOTS - 1)];
-		memset(o->path, '/', sizeof o->path);
+		uint32_t slot = 1 + rnd(OBD_OPEN_SLOTS - 1);
+		struct obd_open *o = &area->open[slot];
+		memset(area->open_path[slot], '/', OBD_PATH_BYTES);
 		obd_store_relaxed(&o->image_slot, rnd(3) ? rnd(4) : UINT32_MAX);
 		obd_store_relaxed(&o->image_uid, rnd(10));
 		obd_store_relaxed(&o->word, obd_word(rnd(5), rnd(5)));

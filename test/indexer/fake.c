@@ -331,8 +331,9 @@ static uint64_t open_seq(const struct fake *f, uint32_t slot)
 void fake_post(struct fake *f, uint32_t slot, const char *path)
 {
 	struct obd_open *o = &f->seg.client[FAKE_CLIENT]->open[slot];
-	memset(o->path, 'x', sizeof o->path);
-	strcpy(o->path, path);
+	char *room = f->seg.client[FAKE_CLIENT]->open_path[slot];
+	memset(room, 'x', OBD_PATH_BYTES);
+	strcpy(room, path);
 	obd_store_relaxed(&o->posted_ns, obd_clock_ns());
 	set_open(f, slot, open_seq(f, slot) + 1, OBD_OPEN_POSTED);
 }

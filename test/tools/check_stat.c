@@ -148,7 +148,7 @@ static void make_sane(void)
 	obd_proc_start(&c->proc, OBD_ROLE_FRONTEND, 2, 1);
 	c->req[9].posted_ns = 1;
 	c->req[9].word = obd_word(1, OBD_REQ_POSTED);
-	strcpy(c->open[4].path, "/images/\"a\"\n.json");
+	strcpy(c->open_path[4], "/images/\"a\"\n.json");
 	c->open[4].posted_ns = 1;
 	c->open[4].word = obd_word(1, OBD_OPEN_POSTED);
 	c->open[5].word = obd_word(1, OBD_OPEN_HELD);
@@ -252,7 +252,7 @@ START_TEST(control_characters_do_not_reach_the_terminal)
 	char *text = NULL;
 	size_t size;
 	make_sane();
-	strcpy(link_.seg.client[2]->open[4].path, "/a\033[2Jb");
+	strcpy(link_.seg.client[2]->open_path[4], "/a\033[2Jb");
 	link_.nprocs = 1;
 	strcpy(link_.procs[0].state, "\033|x");
 	FILE *out = open_memstream(&text, &size);
