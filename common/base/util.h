@@ -47,4 +47,11 @@ static inline bool obd_mul_u64(uint64_t a, uint64_t b, uint64_t *product)
 	return !__builtin_mul_overflow(a, b, product);
 }
 
+/* Makes the pages of zeroed memory be there before somebody waits for them. */
+static inline void obd_touch_pages(void *p, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += 4096)
+		((volatile char *)p)[i] = 0;
+}
+
 #endif

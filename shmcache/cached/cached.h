@@ -270,6 +270,13 @@ bool obd_miss_transient(int err);
 void obd_misses_turn(struct cached *c);			  /* back-off times that have come */
 void obd_misses_alarm(struct cached *c, uint64_t due_ns); /* a turn by then; never puts one off */
 
+/* The indexer's requests (client 0) are one party at a link, since the layers of one image do not compete with each other. */
+enum { FLOW_METADATA = 0 };
+static inline uint32_t obd_flow_who(uint32_t id)
+{
+	return id >> 16 ? id : FLOW_METADATA;
+}
+
 /* flows.c */
 void obd_flows_init(struct cached *c);
 void obd_flows_free(struct cached *c);

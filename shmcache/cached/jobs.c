@@ -96,11 +96,15 @@ static uint64_t may(struct cached *c, const struct flow *f, enum prio prio)
 		return 0;
 	if (prio != PRIO_DEMAND && (h->low_jobs >= most / 2 || h->low_frames >= most_frames / 2))
 		return 0;
-	bool metadata = f->id >> 16 == 0 && prio == PRIO_DEMAND; /* the indexer's: an open, which bounds it itself */
-	if (metadata && !h->link.narrow)
+	/* The indexer's: an open, which bounds it itself. Cut into pieces it would take a round trip for each, which nobody
+	 * gains by while nobody else waits. */
+	bool metadata = obd_flow_who(f->id) == FLOW_METADATA && prio == PRIO_DEMAND;
+	if (metadata && (!h->link.narrow || obd_link_alone(&h->link, FLOW_METADATA, c->pump_ns)))
 		return UINT64_MAX;
-	struct link_want w = {
-		.flow = f->id, .background = prio > PRIO_READAHEAD, .flow_bytes = f->bytes, .host_bytes = h->bytes};
+	struct link_want w = {.flow = obd_flow_who(f->id),
+			      .background = prio > PRIO_READAHEAD,
+			      .flow_bytes = f->bytes,
+			      .host_bytes = h->bytes};
 	uint64_t room = obd_link_room(&h->link, &w, c->pump_ns);
 	return !room && (first || h->jobs == 0) ? 1 : room;
 }

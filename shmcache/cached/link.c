@@ -46,6 +46,12 @@ static uint32_t others(const struct link *l, const struct link_want *w, uint64_t
 	return n;
 }
 
+bool obd_link_alone(const struct link *l, uint32_t flow, uint64_t now_ns)
+{
+	const struct link_want w = {.flow = flow};
+	return others(l, &w, now_ns) == 0;
+}
+
 static uint64_t rate(const struct link *l)
 {
 	return obd_max_u64(l->best[0], l->best[1]);

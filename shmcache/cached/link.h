@@ -52,6 +52,9 @@ struct link_want {
 /* Somebody of `flow` waits for bytes of this host. */
 void obd_link_demand(struct link *l, uint32_t flow, uint64_t now_ns);
 
+/* Has no other flow waited for this host lately? */
+bool obd_link_alone(const struct link *l, uint32_t flow, uint64_t now_ns);
+
 /* Rate x shortest; something to begin with while they are unknown. */
 uint64_t obd_link_bdp(const struct link *l);
 

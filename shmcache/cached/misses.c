@@ -22,7 +22,10 @@ int obd_misses_init(struct cached *c)
 	c->miss_hash = calloc((size_t)c->miss_mask + 1, sizeof *c->miss_hash);
 	obd_flows_init(c);
 	obd_list_init(&c->backoff);
-	return c->miss_hash ? 0 : -ENOMEM;
+	if (!c->miss_hash)
+		return -ENOMEM;
+	obd_touch_pages(c->miss_hash, ((size_t)c->miss_mask + 1) * sizeof *c->miss_hash);
+	return 0;
 }
 
 static struct miss **chain(struct cached *c, uint64_t key)
@@ -135,7 +138,7 @@ void obd_miss_queue(struct cached *c, struct miss *m, bool front)
 	m->state = MISS_QUEUED;
 	obd_flow_push(c, m, front);
 	if (m->prio == PRIO_DEMAND)
-		obd_link_demand(&m->in->host->link, m->flow, obd_clock_ns());
+		obd_link_demand(&m->in->host->link, obd_flow_who(m->flow), obd_clock_ns());
 }
 
 void obd_miss_promote(struct cached *c, struct miss *m, enum prio prio, uint32_t flow)
