@@ -218,6 +218,7 @@ static void stop(struct obd_daemon *d)
 const struct obd_daemon_ops obd_fetcher_ops = {
 	.role = OBD_ROLE_FETCHER,
 	.name = "obd-fetcher",
+	.heap_bytes = 4u << 20,
 	.grant = grant,
 	.start = start,
 	.tick = tick,

@@ -161,6 +161,7 @@ static void stop(struct obd_daemon *d)
 const struct obd_daemon_ops obd_indexer_ops = {
 	.role = OBD_ROLE_INDEXER,
 	.name = "obd-indexer",
+	.heap_bytes = 8u << 20,
 	.grant = grant,
 	.start = start,
 	.message = message,

@@ -15,6 +15,7 @@
 #ifndef OBD_COMMON_DAEMON_DAEMON_H
 #define OBD_COMMON_DAEMON_DAEMON_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/daemon/loop.h"
@@ -35,6 +36,10 @@ struct obd_daemon {
 struct obd_daemon_ops {
 	enum obd_role role;
 	const char *name; /* "obd-cached" */
+
+	/* Heap that comes and goes with each request: this much is touched at the start, and what is freed stays with the
+	 * process (up to four times as much), so that nobody waits for pages. 0: malloc's own ways. */
+	size_t heap_bytes;
 
 	/* Takes one descriptor; from now on it is the program's. Called for each GRANT, before start and later. Returns 0 or a
 	 * negative errno, which ends the process with a log line. */

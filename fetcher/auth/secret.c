@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Larger blocks are buffers of bodies; malloc gives them back to the kernel at once, so wiping them buys nothing. */
-#define WIPE_MAX (128u << 10)
+/* Larger blocks than any buffer of ours (fetcher/http/transfer.c) are not asked for by whoever handles secrets. */
+#define WIPE_MAX (320u << 10)
 
 void obd_secret_wipe(void *p, size_t n)
 {

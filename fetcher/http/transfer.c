@@ -14,6 +14,10 @@
 #include "fetcher/auth/secret.h"
 #include "fetcher/http/expiry.h"
 
+#define BUFFER_MAX (256u << 10)
+#define BUFFER_MIN (16u << 10)
+#define HEAD_BYTES 1024u /* of an answer, mostly less */
+
 /* --- result --------------------------------------------------------------------------------------------------------------- */
 
 static void clean(char *s)
@@ -210,7 +214,6 @@ static void set_limits(CURL *e, const struct obd_http_limits *l)
 	curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, (long)l->stall_s);
 	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)l->total_ms);
 	curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
-	curl_easy_setopt(e, CURLOPT_BUFFERSIZE, 256L << 10);
 }
 
 void obd_http_set_trust(CURL *e, const struct obd_http_hop *hop)
@@ -272,6 +275,13 @@ static bool set_headers(struct obd_http_transfer *t)
 	return good;
 }
 
+/* curl has a receive buffer for each transfer: no larger than what is to come, so that many small ones stay in the processor's
+ * cache. */
+static long buffer_bytes(const struct obd_http_transfer *t)
+{
+	return (long)obd_min_u64(BUFFER_MAX, obd_max_u64(BUFFER_MIN, t->end - t->start + HEAD_BYTES));
+}
+
 static bool set_request(struct obd_http_transfer *t, const char *url)
 {
 	char range[48];
@@ -279,6 +289,7 @@ static bool set_request(struct obd_http_transfer *t, const char *url)
 	bool good = curl_easy_setopt(e, CURLOPT_URL, url) == CURLE_OK;
 	snprintf(range, sizeof range, "%llu-%llu", (unsigned long long)t->start, (unsigned long long)(t->end - 1));
 	good = good && curl_easy_setopt(e, CURLOPT_RANGE, range) == CURLE_OK;
+	curl_easy_setopt(e, CURLOPT_BUFFERSIZE, buffer_bytes(t));
 	curl_easy_setopt(e, CURLOPT_USERAGENT, t->http->user_agent);
 	curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
