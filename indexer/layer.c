@@ -166,6 +166,9 @@ void obd_ix_layer_errno_text(const struct obd_ix_layer *l, int err, struct obd_e
 	case EBADMSG:
 		obd_err_set(out, err, "corrupt data");
 		return;
+	case ENOTRECOVERABLE:
+		obd_err_set(out, err, "fetchers died of it, so it is refused for a minute");
+		return;
 	case ESTALE:
 		obd_err_set(out, err, "%s changed while it was read", where);
 		return;

@@ -46,7 +46,8 @@
 #define OBD_TOKEN_ORIGIN_BYTES 2400u /* where a new one is got */
 #define OBD_CACHE_LINE 64
 #define OBD_COUNTERS 96
-#define OBD_HOSTS 64 /* registries with a row of their own */
+#define OBD_REFUSED 16 /* layers refused at once */
+#define OBD_HOSTS 64   /* registries with a row of their own */
 
 #define OBD_LINE_ALIGNED __attribute__((aligned(OBD_CACHE_LINE)))
 
@@ -471,6 +472,14 @@ struct obd_table_disk {
 	_Atomic uint64_t free_bytes; /* of the file system */
 } OBD_LINE_ALIGNED;
 
+/* A layer that fetchers died of (4.6). layer_uid is stored last; uids are never used twice, so that a reader who mixes two rows
+ * names one that is over at worst. */
+struct obd_table_refused {
+	_Atomic uint32_t layer_uid; /* 0: none */
+	_Atomic uint32_t deaths;
+	_Atomic uint64_t until_ns; /* monotonic */
+};
+
 struct obd_table {
 	struct obd_proc proc;
 	struct obd_table_disk disk;
@@ -483,6 +492,7 @@ struct obd_table {
 	_Atomic uint32_t queued[OBD_PRIOS];   /* blocks that wait for a job */
 	_Atomic uint32_t inflight[OBD_PRIOS]; /* blocks in jobs, by what they were when the job was issued */
 	struct obd_table_host host[OBD_HOSTS];
+	struct obd_table_refused refused[OBD_REFUSED];
 	struct obd_table_client client[OBD_MAX_CLIENTS];
 	struct obd_table_fetcher fetcher[OBD_MAX_FETCHERS];
 	_Atomic uint32_t local[OBD_LAYER_SLOTS]; /* a hint: slot + 1 of a download that is LOCAL; 0: none */

@@ -73,8 +73,10 @@ struct obd_stat_layer {
 	uint64_t cached_blocks;
 	uint64_t cached_chunks; /* raw chunks: metadata */
 	uint64_t host_hash;
-	uint64_t waiting;   /* requests of clients without an answer */
-	uint64_t oldest_ns; /* age of the oldest */
+	uint64_t waiting;	 /* requests of clients without an answer */
+	uint64_t oldest_ns;	 /* age of the oldest */
+	uint64_t refused_ns;	 /* fetchers died of it: refused for so long; 0: it is not */
+	uint32_t fetcher_deaths; /* then */
 	char host[OBD_HOST_BYTES];
 	char *name; /* digest or path */
 };

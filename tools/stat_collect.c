@@ -380,6 +380,22 @@ static int collect_table(struct obd_stat *st, const struct obd_segment *seg, uin
 	return collect_frames(st, seg);
 }
 
+/* Layers that fetchers died of (4.6). */
+static void collect_refused(struct obd_stat *st, const struct obd_segment *seg, uint64_t now)
+{
+	for (int i = 0; i < OBD_REFUSED; i++) {
+		const struct obd_table_refused *r = &seg->table->refused[i];
+		uint32_t uid = obd_load_acquire(&r->layer_uid); /* edge: layer-refused */
+		uint64_t until = obd_load_relaxed(&r->until_ns);
+		for (uint32_t k = 0; uid && until > now && k < st->nlayers; k++) {
+			if (st->layers[k].uid != uid)
+				continue;
+			st->layers[k].refused_ns = until - now;
+			st->layers[k].fetcher_deaths = obd_load_relaxed(&r->deaths);
+		}
+	}
+}
+
 static int collect_catalog(struct obd_stat *st, const struct obd_segment *seg)
 {
 	st->arena_used_bytes = obd_load_relaxed(&seg->catalog->arena_used_bytes);
@@ -461,6 +477,8 @@ int obd_stat_collect(struct obd_stat *st, struct obd_stat_link *link)
 		rc = collect_table(st, seg, now);
 	if (rc == 0 && st->has_table && st->has_catalog)
 		rc = collect_downloads(st, seg, now);
+	if (rc == 0 && st->has_table)
+		collect_refused(st, seg, now);
 	if (rc == 0)
 		rc = collect_clients(st, seg, now);
 	if (rc == 0 && st->has_table)

@@ -109,6 +109,10 @@ static json_t *layer(const struct obd_stat_layer *l)
 				obd_stat_layer_state_name(l->state), "compressed", l->zfile, "blob_bytes", num(l->blob_bytes),
 				"uncompressed_bytes", num(l->file_bytes), "cached_blocks", num(l->cached_blocks),
 				"cached_raw_chunks", num(l->cached_chunks));
+	if (l->refused_ns) {
+		put(obj, "refused_ms", age_ms(l->refused_ns));
+		put(obj, "fetcher_deaths", num(l->fetcher_deaths));
+	}
 	if (l->local) {
 		put(obj, "path", str(l->name));
 	} else {

@@ -192,7 +192,7 @@ static void print_layers(FILE *out, const struct obd_stat *st)
 	for (uint32_t i = 0; i < st->nlayers; i++) {
 		const struct obd_stat_layer *l = &st->layers[i];
 		grid_row(&g, l->name, "%" PRIu32 "|%" PRIu32 "|%s|%s|%s|%" PRIu64 "|%" PRIu64, l->slot, l->uid,
-			 obd_stat_layer_state_name(l->state), bytes_text(l->blob_bytes, blob),
+			 l->refused_ns ? "refused" : obd_stat_layer_state_name(l->state), bytes_text(l->blob_bytes, blob),
 			 l->file_bytes ? bytes_text(l->file_bytes, file) : "-", l->cached_blocks, l->cached_chunks);
 		if (!l->local && !g.broken)
 			g.row[g.nrows - 1].last[1] = l->host;

@@ -10,6 +10,7 @@
  *   link.c       how much to have under way at a host
  *   clients.c    clients' requests: reading them, answering them, holding frames until the answer is consumed
  *   jobs.c       jobs for fetchers: build, issue, settle, take back
+ *   breaker.c    layers that fetchers die of
  *   hosts.c      registries: limits, and how they answer
  *   readahead.c  streams
  *   download.c   background downloads
@@ -42,11 +43,14 @@
 enum prio { PRIO_DEMAND, PRIO_READAHEAD, PRIO_PREFETCH, PRIO_DOWNLOAD, PRIOS };
 _Static_assert((int)PRIOS == (int)OBD_PRIOS && (int)PRIO_DOWNLOAD == (int)OBD_PRIO_DOWNLOAD, "the table's order");
 
-enum miss_state { MISS_NEW, MISS_QUEUED, MISS_INFLIGHT, MISS_BACKOFF };
+enum miss_state { MISS_NEW, MISS_QUEUED, MISS_INFLIGHT, MISS_BACKOFF, MISS_SUSPECT };
+
+/* In hand at so many deaths of fetchers, a block is queued as a suspect: it is fetched alone. */
+enum { OBD_SUSPECT_AFTER = 2 };
 
 /* One wanted block, or one wanted probe (kind PROBE: no key, never in the hash). */
 struct miss {
-	struct obd_list link;  /* a flow's queue, or the back-off list */
+	struct obd_list link;  /* a flow's queue, the suspects, or the back-off list */
 	struct obd_list waits; /* struct wait, by in_miss */
 	struct miss *hash_next;
 	struct flow *in; /* QUEUED */
@@ -69,6 +73,8 @@ struct miss {
 	uint32_t flow;	      /* who asked for it first, or most urgently: client << 16 | number */
 	uint32_t cost;	      /* bytes it will take on the wire, about */
 	struct obd_part part; /* what of the block is to be fetched; INFLIGHT: what is being fetched */
+	uint8_t deaths;	      /* of fetchers that had it in hand */
+	uint8_t alone_deaths; /* of them with nothing else in hand */
 	bool mark;	      /* readahead goes on when a reader comes to this block */
 };
 
@@ -125,6 +131,7 @@ struct job {
 	uint32_t nblocks;
 	uint32_t open_blocks; /* not yet settled */
 	uint8_t prio;	      /* of the miss it was issued for */
+	bool alone;	      /* a suspect's: its fetcher has nothing else in hand */
 	bool adopted;	      /* DOWNLOAD: an earlier cached's, nobody here waits for it */
 	struct obd_down_order down;
 	struct miss *miss[OBD_JOB_FRAMES];
@@ -220,6 +227,10 @@ struct cached {
 	uint32_t next_host; /* whose turn it is */
 	uint64_t pump_ns;   /* the time, while jobs are issued */
 	uint32_t max_job_blocks;
+	struct obd_list suspects;  /* misses in state SUSPECT, oldest first */
+	uint32_t apart;		   /* fetcher + 1 that is kept for them; 0: none */
+	uint32_t alone_jobs;	   /* under way; 0 or 1 */
+	uint64_t refused_until_ns; /* the last row of layers refused ends then */
 	uint64_t random;
 	/* readahead.c */
 	struct stream stream[STREAMS];
@@ -310,6 +321,12 @@ void obd_job_demand(struct cached *c, struct miss *m); /* a waiter joined an INF
 void obd_job_adopt(struct cached *c, uint32_t fetcher, uint32_t slot);
 void obd_job_ring(struct cached *c, uint32_t fetcher, uint32_t slot);
 void obd_jobs_settle(struct cached *c, uint32_t fetcher, uint32_t slot);
+
+/* breaker.c */
+void obd_breaker_init(struct cached *c);
+bool obd_breaker_refuses(struct cached *c, uint32_t layer_uid);
+/* A fetcher died that had m in hand. True: m's layer is refused (which all of it that nobody has in hand was told). */
+bool obd_breaker_died(struct cached *c, struct miss *m, bool alone);
 
 /* hosts.c */
 void obd_hosts_init(struct cached *c);

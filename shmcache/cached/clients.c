@@ -180,6 +180,8 @@ static int check(struct cached *c, const struct wanted *w, struct obd_layer_brie
 		return -rc;
 	if (!part_can_be(c, w, layer))
 		return EPROTO;
+	if (obd_breaker_refuses(c, w->uid))
+		return ENOTRECOVERABLE;
 	if (w->kind == OBD_JOB_PROBE)
 		return 0;
 	if (w->kind == OBD_JOB_BLOCKS && layer->state < OBD_LAYER_MAPPED)

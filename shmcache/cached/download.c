@@ -27,6 +27,7 @@
 #include "shmcache/download.h"
 
 enum { RUNNING_MAX = 4, RANGES = 4 };
+enum { LOST_MOST = 4 * RANGES }; /* a death takes as many steps with it at most */
 
 #define UNDER_WAY_BYTES (UINT64_C(16) << 20) /* in ranges, by all downloads */
 #define MB 1000000
@@ -60,6 +61,7 @@ struct download {
 	uint64_t host_hash;
 	struct bucket bucket;
 	uint32_t under_way; /* its jobs, forgotten ones too */
+	uint32_t lost;	    /* steps in a row that a fetcher died with */
 	uint32_t soft;	    /* failures of the source in a row */
 	bool prepared;
 	uint64_t floor; /* all before is written */
@@ -441,10 +443,13 @@ void obd_download_settled(struct cached *c, const struct obd_down_order *o, int 
 	if (!d || d->want.uid != o->want_uid)
 		return;
 	d->under_way--;
-	struct range *r = find_range(d, o->start);
+	struct range *r = o->op == OBD_DOWN_RANGE ? find_range(d, o->start) : NULL;
 	if (o->op == OBD_DOWN_RANGE && !r)
 		return; /* forgotten */
-	if (!result && o->op == OBD_DOWN_RANGE)
+	d->lost = result ? 0 : d->lost + (r ? 1 : RANGES);
+	if (d->lost >= LOST_MOST)
+		failed(c, d, ENOTRECOVERABLE, OBD_DOWN_FAULT_DISK, "fetchers die of it");
+	else if (!result && o->op == OBD_DOWN_RANGE)
 		r->state = RANGE_AGAIN;
 	else if (result && err)
 		failed(c, d, err, result->fault, reason);

@@ -22,6 +22,7 @@ void obd_jobs_init(struct cached *c)
 	if (c->max_job_blocks > OBD_JOB_FRAMES)
 		c->max_job_blocks = OBD_JOB_FRAMES;
 	obd_hosts_init(c);
+	obd_breaker_init(c);
 }
 
 /* --- what is under way ------------------------------------------------------------------------------------------------------
@@ -124,8 +125,8 @@ static int pick_fetcher(struct cached *c, enum prio prio)
 {
 	int best = -1;
 	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++)
-		if (c->fetcher[f].live < LIVE_MAX && c->fetcher[f].live_by_prio[prio] < live_max[prio] && usable(c, f) &&
-		    (best < 0 || c->fetcher[f].live < c->fetcher[best].live))
+		if (f + 1 != c->apart && c->fetcher[f].live < LIVE_MAX && c->fetcher[f].live_by_prio[prio] < live_max[prio] &&
+		    usable(c, f) && (best < 0 || c->fetcher[f].live < c->fetcher[best].live))
 			best = (int)f;
 	return best;
 }
@@ -238,21 +239,11 @@ static uint64_t demanded(const struct job *job)
 	return demand;
 }
 
-/* Frames are FILLING first, then the fields, then ISSUED, then the ring: the order of table 4.6. False: no frame could be had.
- */
-static bool issue(struct cached *c, uint32_t f, struct miss *m, struct miss **run, uint32_t n)
+/* Frames are FILLING already; then the fields, then ISSUED, then the ring: the order of table 4.6. */
+static void publish(struct cached *c, uint32_t f, uint32_t s, const struct miss *first)
 {
-	uint32_t s = free_job(c, f);
 	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
 	struct job *job = &c->fetcher[f].job[s];
-	struct miss *first = run[0];
-	*job = (struct job){.kind = first->kind, .prio = m->prio, .flow = m->in, .host = m->in->host, .issued_ns = c->pump_ns};
-	job->flow->jobs++; /* it stays when its queue is empty */
-	put_blocks(c, f, s, run, n);
-	if (!job->miss[0]) {
-		job->flow->jobs--;
-		return false;
-	}
 	job->live = true;
 	job->open_blocks = job->nblocks;
 	j->kind = first->kind;
@@ -268,11 +259,72 @@ static bool issue(struct cached *c, uint32_t f, struct miss *m, struct miss **ru
 	obd_store_release(&j->word, obd_word(seq, OBD_JOB_ISSUED)); /* edge: job-issue */
 	OBD_TEST_POINT(job_issued);
 	job_begin(c, f, job);
-	obd_flow_charge(job->flow, (enum prio)job->prio, job->cost);
 	obd_count(&c->seg.table->proc, jobs, 1);
 	obd_job_ring(c, f, s);
+}
+
+/* False: no frame could be had. */
+static bool issue(struct cached *c, uint32_t f, struct miss *m, struct miss **run, uint32_t n)
+{
+	uint32_t s = free_job(c, f);
+	struct job *job = &c->fetcher[f].job[s];
+	struct miss *first = run[0];
+	*job = (struct job){.kind = first->kind, .prio = m->prio, .flow = m->in, .host = m->in->host, .issued_ns = c->pump_ns};
+	job->flow->jobs++; /* it stays when its queue is empty */
+	put_blocks(c, f, s, run, n);
+	if (!job->miss[0]) {
+		job->flow->jobs--;
+		return false;
+	}
+	publish(c, f, s, first);
+	obd_flow_charge(job->flow, (enum prio)job->prio, job->cost);
 	return true;
 }
+
+/* --- suspects
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+/* The fetcher that is kept for suspects, the least busy one when there is none yet; -1: none can be had. */
+static int keep_apart(struct cached *c)
+{
+	int best = -1;
+	if (c->apart && usable(c, c->apart - 1))
+		return (int)c->apart - 1;
+	for (uint32_t f = 0; f < c->seg.geo.nfetchers; f++)
+		if (usable(c, f) && (best < 0 || c->fetcher[f].live < c->fetcher[best].live))
+			best = (int)f;
+	c->apart = (uint32_t)(best + 1);
+	return best;
+}
+
+static void issue_alone(struct cached *c, uint32_t f, struct miss *m)
+{
+	uint32_t s = free_job(c, f);
+	struct job *job = &c->fetcher[f].job[s];
+	*job = (struct job){.kind = m->kind, .prio = m->prio, .host = obd_host(c, m), .issued_ns = c->pump_ns, .alone = true};
+	put_blocks(c, f, s, &m, 1);
+	if (!job->miss[0])
+		return;
+	c->alone_jobs++;
+	publish(c, f, s, m);
+}
+
+/* One suspect at a time, once its fetcher has done what it had. */
+static void pump_suspects(struct cached *c)
+{
+	if (c->alone_jobs)
+		return;
+	if (obd_list_empty(&c->suspects)) {
+		c->apart = 0;
+		return;
+	}
+	int f = keep_apart(c);
+	if (f >= 0 && c->fetcher[f].live == 0)
+		issue_alone(c, (uint32_t)f, OBD_LIST_ENTRY(c->suspects.next, struct miss, link));
+}
+
+/* --- more to issue
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* May a download have bytes of this host under way, too? Only what everybody else leaves, unless nobody asks. */
 static bool link_allows(struct cached *c, struct host *h, uint64_t bytes, uint64_t download_bytes)
@@ -352,6 +404,7 @@ static bool pump_round(struct cached *c, enum prio prio)
 void obd_jobs_pump(struct cached *c)
 {
 	c->pump_ns = obd_clock_ns();
+	pump_suspects(c);
 	for (int p = 0; p < PRIOS; p++)
 		while (c->queued[p] && pump_round(c, (enum prio)p))
 			;
@@ -462,6 +515,7 @@ static void finish(struct cached *c, uint32_t f, uint32_t s)
 	struct obd_job *j = &c->seg.table->fetcher[f].job[s];
 	struct job *job = &c->fetcher[f].job[s];
 	job->live = false;
+	c->alone_jobs -= job->alone;
 	job_over(c, f, job);
 	obd_store_release(&j->word, obd_word(obd_word_seq(obd_load_relaxed(&j->word)), OBD_JOB_FREE));
 	obd_fence_release(); /* the job's fields change only after its word did */
@@ -589,8 +643,13 @@ static void take_back(struct cached *c, uint32_t f, uint32_t s)
 		if (m->frame != OBD_NO_FRAME)
 			obd_frame_drop(c, m->frame);
 		m->frame = OBD_NO_FRAME;
+		bool refused = obd_breaker_died(c, m, job->alone);
 		if (obd_list_empty(&m->waits)) { /* nobody wants it: it may be what the fetcher died of */
 			obd_miss_failed(c, m, EAGAIN);
+			continue;
+		}
+		if (refused) {
+			obd_miss_failed(c, m, ENOTRECOVERABLE);
 			continue;
 		}
 		obd_miss_queue(c, m, true);

@@ -33,7 +33,8 @@ static bool turn(void *arg)
 	obd_downloads_turn(c);
 	obd_jobs_wake(c);
 	obd_clients_wake(c);
-	if (c->queued[PRIO_DEMAND]) /* no frame or no fetcher: holds are released without a message */
+	if (c->queued[PRIO_DEMAND] ||
+	    !obd_list_empty(&c->suspects)) /* no frame or no fetcher: holds are released without a message */
 		obd_misses_alarm(c, obd_clock_ns() + STARVED_NS);
 	return did;
 }

@@ -135,6 +135,11 @@ void obd_misses_free(struct cached *c)
 void obd_miss_queue(struct cached *c, struct miss *m, bool front)
 {
 	obd_miss_unlink(c, m);
+	if (m->deaths >= OBD_SUSPECT_AFTER) {
+		m->state = MISS_SUSPECT;
+		obd_list_push_back(&c->suspects, &m->link);
+		return;
+	}
 	m->state = MISS_QUEUED;
 	obd_flow_push(c, m, front);
 	if (m->prio == PRIO_DEMAND)

@@ -133,6 +133,13 @@ revive_group() {
 	start_crash_group || { echo "no new group" && return 1; }
 }
 
+# It may die when the last client, PID, leaves it, too.
+watch_supervisor() { # PID POINT
+	while alive "$1"; do "$POINT" wait "$CONTROL" "$2" 100 >/dev/null && break; done
+	"$POINT" wait "$CONTROL" "$2" 500 >/dev/null || return 0
+	revive_group
+}
+
 # strike SITUATION POINT ROLE kill|stop NTH: everything that happens in a case. Prints what went wrong.
 strike() {
 	local situation=$1 point=$2 role=$3 action=$4 nth=$5 pid rc=0 victim=''
@@ -147,9 +154,7 @@ strike() {
 	load -c "$CONTROL" -p "$point" -m "$LIMIT_MS" "${ACT[@]}" >"$WORK/witness.out" 2>"$WORK/witness.err" &
 	pid=$!
 	kill_by_hand "$situation"
-	if [ "$role" = s ] && "$POINT" wait "$CONTROL" "$point" "$LIMIT_MS" >/dev/null; then
-		revive_group || rc=1
-	fi
+	[ "$role" != s ] || watch_supervisor "$pid" "$point" || rc=1
 	wait $pid || { echo "witness: $(tail -n 1 "$WORK/witness.err")" && rc=1; }
 	"$POINT" disarm "$CONTROL"
 	if [ "$victim" ]; then

@@ -4,16 +4,7 @@
 # check-crash` does at all points in all situations.
 LIMIT_MS=20000 # each point is reached for sure; a slow machine only takes longer
 here=$(cd "$(dirname "$0")" && pwd)
-top=$(cd "$here/../.." && pwd)
-B=${B:-build}
-case $B in /*) ;; *) B=$top/$B ;; esac
-san=${B##*san-}
-[ "$san" != "$B" ] || san=''
-C=$top/build/testpoints${san:+/san-$san}
-env -u MAKEFLAGS -u MAKELEVEL -u B make -s -C "$top" TESTPOINTS=1 SAN="${san//-/,}" crash-tools >/dev/null || {
-	echo "not ok 077-test-points: the build with test points"
-	exit 1
-}
+. "$here/../crash/build.sh"
 . "$here/../crash/lib.sh"
 
 need_root
