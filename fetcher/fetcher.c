@@ -12,6 +12,7 @@
 #include "common/config/config.h"
 #include "common/format/zfile.h"
 #include "fetcher/download.h"
+#include "fetcher/rights.h"
 
 #define DISK_THREADS 3u
 #define DISK_NICE 10 /* hashing whole layers must not be in the way of decoding blocks */
@@ -178,6 +179,8 @@ static int start(struct obd_daemon *d)
 	const struct obd_loop_hooks hooks = {.poll = poll_work, .arm = arm, .disarm = disarm, .arg = f};
 	forbid_dumps();
 	int rc = map(d, f);
+	if (rc == 0)
+		rc = obd_fetcher_drop_rights(d->config);
 	if (rc == 0)
 		rc = make_sources(d, f);
 	if (rc)

@@ -155,7 +155,10 @@ void obd_ix_layer_errno_text(const struct obd_ix_layer *l, int err, struct obd_e
 		obd_err_set(out, err, "not found at %s", where);
 		return;
 	case EACCES:
-		obd_err_set(out, err, "authentication failed at %s", where);
+		if (e->local)
+			obd_err_set(out, err, "its file may not be read by fetchers (see layerDirs)");
+		else
+			obd_err_set(out, err, "authentication failed at %s", where);
 		return;
 	case ETIMEDOUT:
 		obd_err_set(out, err, "timed out at %s", where);

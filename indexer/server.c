@@ -8,13 +8,16 @@
 #include "indexer/server.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/util.h"
 #include "common/config/config.h"
+#include "common/daemon/sandbox.h"
 
 static struct obd_indexer_server *server(struct obd_daemon *d)
 {
@@ -108,11 +111,21 @@ static int hook_up(struct obd_daemon *d)
 	return rc;
 }
 
+/* Writes and replaces uppers, results, traces and lock files, which may be anybody's, and leaves them to their owners. */
+static int drop_rights(void)
+{
+	static const int caps[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID};
+	const struct obd_sandbox s = {.caps = caps, .ncaps = OBD_ARRAY_SIZE(caps)};
+	return obd_sandbox_enter(&s);
+}
+
 static int start(struct obd_daemon *d)
 {
 	struct obd_indexer_server *s = server(d);
 	struct obd_err err = {{0}};
-	int rc = obd_segment_map(&s->seg, &err);
+	int rc = drop_rights();
+	if (!rc)
+		rc = obd_segment_map(&s->seg, &err);
 	if (!rc) {
 		s->ix = obd_indexer_new(&s->seg, d->incarnation, &err);
 		rc = s->ix ? 0 : -EINVAL;

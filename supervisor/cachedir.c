@@ -5,6 +5,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +65,34 @@ static int refuse(const struct obd_supervisor *sv, struct obd_err *err)
 	return obd_err_set(err, EBUSY, "cacheDir %s: another group uses it", sv->config->cache_dir);
 }
 
+/* ---- whose it is: the fetchers' ---- */
+
+static struct {
+	uid_t uid;
+	gid_t gid;
+} owner;
+
+static int give_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)ftw;
+	if (type == FTW_NS || st->st_uid == owner.uid)
+		return 0;
+	return lchown(path, owner.uid, owner.gid) < 0 && errno != ENOENT ? errno : 0;
+}
+
+/* After a change of fetcherUser all that lies there changes hands; else this is one stat. Only root can. */
+static int give_to_fetchers(struct obd_supervisor *sv)
+{
+	const char *dir = sv->config->cache_dir;
+	struct stat st;
+	const struct passwd *pw = *sv->config->fetcher_user ? getpwnam(sv->config->fetcher_user) : NULL;
+	if (geteuid() != 0 || stat(dir, &st) < 0)
+		return 0;
+	owner.uid = pw ? pw->pw_uid : 0;
+	owner.gid = pw ? pw->pw_gid : 0;
+	return st.st_uid == owner.uid ? 0 : -nftw(dir, give_one, 32, FTW_PHYS | FTW_DEPTH);
+}
+
 int obd_cachedir_enter(struct obd_supervisor *sv, struct obd_err *err)
 {
 	char *path = NULL;
@@ -76,12 +106,20 @@ int obd_cachedir_enter(struct obd_supervisor *sv, struct obd_err *err)
 	free(path);
 	if (rc == -EWOULDBLOCK)
 		return refuse(sv, err);
+	if (rc == 0)
+		rc = give_to_fetchers(sv);
 	sv->cachedir_error = -rc; /* logged once there is a log; the group works without */
 	return 0;
 }
 
 void obd_cachedir_complain(const struct obd_supervisor *sv)
 {
+	const char *user = sv->config->fetcher_user;
+	if (geteuid() == 0 && *user && !getpwnam(user))
+		obd_warn("user %s does not exist: fetchers run as root, with fewer rights than root has (useradd --system %s, "
+			 "or set "
+			 "fetcherUser)",
+			 user, user);
 	if (sv->cachedir_error)
 		obd_warn("cacheDir %s: %s; there is no disk cache", sv->config->cache_dir, strerror(sv->cachedir_error));
 }

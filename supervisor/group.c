@@ -299,9 +299,6 @@ static void on_ready(struct obd_child *child)
 	OBD_TEST_POINT(sv_ready);
 	child->state = OBD_CHILD_RUNNING;
 	obd_info("%s[%d] is ready", label(child), (int)child->pid);
-	if (child->reopen_log)
-		kill(child->pid, SIGHUP);
-	child->reopen_log = false;
 	obd_group_advance(sv);
 	check_group_ready(sv);
 }
@@ -367,7 +364,6 @@ static void start_child(struct obd_child *child)
 	OBD_TEST_POINT(sv_spawned);
 	child->closed_ns = 0;
 	child->killed_for = NULL;
-	child->reopen_log = false;
 	int rc = pid < 0 ? (int)pid : 0;
 	if (rc == 0) {
 		child->pid = pid;
@@ -468,13 +464,12 @@ static void reopen_logs(struct obd_supervisor *sv)
 	int rc = obd_log_reopen();
 	if (rc < 0)
 		obd_warn("the log cannot be opened again: %s", strerror(-rc));
-	for (uint32_t i = 0; i < sv->nchildren; i++) {
-		struct obd_child *child = &sv->children[i];
-		if (child->state == OBD_CHILD_RUNNING)
-			kill(child->pid, SIGHUP);
-		else
-			child->reopen_log = true; /* it might not catch the signal yet */
-	}
+	struct obd_msg msg;
+	obd_msg_init(&msg, OBD_MSG_GRANT);
+	snprintf(msg.name, sizeof msg.name, OBD_WIRE_LOG);
+	for (uint32_t i = 0; rc == 0 && obd_log_fd() >= 0 && i < sv->nchildren; i++)
+		if (obd_child_is_up(&sv->children[i]))
+			obd_peer_send(&sv->children[i].peer, &msg, obd_log_fd());
 }
 
 static void on_signal(int fd, uint32_t events, void *arg)

@@ -78,6 +78,7 @@ int obd_store_deposit(struct obd_store *s, const char *name, uint32_t index, int
 		close(fd);
 		return rc;
 	}
+	(void)fchmod(fd, 0600); /* else whoever has it read-only could open it again for writing, through /proc */
 	obd_store_put(s, kind, index, fd);
 	return 0;
 }
@@ -130,7 +131,7 @@ int obd_store_new_area(const struct obd_store *s)
 	int fd = memfd_create("overlaybd-client", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, (off_t)s->client_area_bytes) < 0 ||
+	if (fchmod(fd, 0600) < 0 || ftruncate(fd, (off_t)s->client_area_bytes) < 0 ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
 		int rc = -errno;
 		close(fd);

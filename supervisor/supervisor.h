@@ -62,7 +62,6 @@ struct obd_child {
 	uint64_t beat_ns;	/* the last message */
 	uint64_t closed_ns;	/* it closed its socket; 0: open */
 	const char *killed_for; /* SIGKILL is on its way; NULL: no */
-	bool reopen_log;	/* SIGHUP came before it could take it */
 	struct obd_backoff backoff;
 	struct obd_loop_timer *restart;
 	char last_exit[64]; /* "" before the first death */
@@ -212,7 +211,8 @@ void obd_listen_tick(struct obd_supervisor *sv, uint64_t now_ns);
 /* ---- cachedir.c ---- */
 
 /* Makes cacheDir and takes its lock, if there is a disk cache. -EBUSY with a line: another group has it. A directory that
- * cannot be had otherwise is no error: the group works without a disk cache, and obd_cachedir_complain says so in the log. */
+ * cannot be had otherwise is no error: the group works without a disk cache, and obd_cachedir_complain says so in the log; it
+ * also says when there is no fetcherUser, whose the directory is. */
 int obd_cachedir_enter(struct obd_supervisor *sv, struct obd_err *err);
 void obd_cachedir_complain(const struct obd_supervisor *sv);
 void obd_cachedir_leave(struct obd_supervisor *sv);

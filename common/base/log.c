@@ -83,6 +83,18 @@ void obd_log_sink(obd_log_sink_fn *fn)
 	pthread_mutex_unlock(&lock);
 }
 
+void obd_log_take(int fd)
+{
+	pthread_mutex_lock(&lock);
+	replace_fd(fd);
+	pthread_mutex_unlock(&lock);
+}
+
+int obd_log_fd(void)
+{
+	return log_fd == STDERR_FILENO ? -1 : log_fd;
+}
+
 int obd_log_reopen(void)
 {
 	int rc = 0;

@@ -31,6 +31,12 @@ void obd_log_set_level(enum obd_log_level level);
 /* Opens the same file again, for log rotation. Keeps the old one and returns a negative errno when that fails. */
 int obd_log_reopen(void);
 
+/* Writes to fd (taken) instead, from now on. */
+void obd_log_take(int fd);
+
+/* The descriptor of the log file; -1: it is standard error. Stays the log's. */
+int obd_log_fd(void);
+
 /* Gives every line (level and text, no time and no name) to fn instead of writing it; NULL: write again. For libraries inside a
  * host that has a log of its own. fn must not log. */
 typedef void obd_log_sink_fn(enum obd_log_level level, const char *text);

@@ -106,6 +106,10 @@ X(hang_sec, "hangSec", U32, 1, 3600, 10, "s", OBD_OPT_RELOAD, \
   "A process without a heartbeat for so long is killed and started again.") \
 X(offline_open, "offlineOpen", BOOL, 0, 0, true, "", 0, \
   "Open an image from the disk cache while its registry is unreachable.") \
+X(fetcher_user, "fetcherUser", STR, 0, 64, "overlaybd", "", 0, \
+  "User that fetchers run as; empty: root.") \
+X(layer_dirs, "layerDirs", LIST, 0, 64, 0, "", 0, \
+  "Directories that layers lie in or are downloaded to; fetchers have no files elsewhere. None: anywhere.") \
 X(frontend_manage, "frontend.manage", BOOL, 0, 0, false, "", 0, \
   "Start and watch tgtd, and attach its devices again after a restart.") \
 X(frontend_tgtd, "frontend.tgtd", PATH, 1, 4000, "/usr/sbin/tgtd", "", 0, \

@@ -181,6 +181,10 @@ static void on_signal(int fd, uint32_t events, void *arg)
 /* Hands a descriptor to the program. */
 static int take_grant(struct run *r, const struct obd_msg *msg, int fd)
 {
+	if (strcmp(msg->name, OBD_WIRE_LOG) == 0) {
+		obd_log_take(fd);
+		return 0;
+	}
 	int rc = r->d.ops->grant(&r->d, msg->name, msg->index, msg->flags, fd);
 	if (rc < 0)
 		obd_error("cannot use %s %u: %s", msg->name, msg->index, strerror(-rc));

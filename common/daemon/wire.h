@@ -28,6 +28,7 @@
  *   supervisor -> obd-stat     GRANT..., PROC (one per process, text = JSON object), STAT_DONE
  *
  * Doorbells are granted like regions: name "doorbell:cached", "doorbell:indexer", "doorbell:fetcher", "doorbell:client".
+ * "log" is granted when the supervisor has opened the log file again (SIGHUP): a child may not open it any more.
  * Region names: geometry frames fills table catalog index recency upread tokens fetcher client.
  *
  * Whatever arrives is checked by obd_msg_recv: size, magic, known type and role, strings terminated, descriptor count (DEPOSIT,
@@ -42,6 +43,7 @@
 #define OBD_WIRE_MAGIC 0x4f42444du /* "OBDM" */
 #define OBD_WIRE_VERSION 1u
 #define OBD_WIRE_NAME_BYTES 32
+#define OBD_WIRE_LOG "log" /* the name of a GRANT of the log file, opened again */
 #define OBD_WIRE_TEXT_BYTES 448
 
 #define OBD_MAX_CLIENTS 64 /* client 0 is the indexer's own area; frontends get 1 … 63 */

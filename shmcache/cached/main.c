@@ -2,6 +2,7 @@
 /* obd-cached: the cache manager, the only writer of region "table". See cached.h for its parts, doc/architecture.md 4 for the
  * protocol. */
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 
@@ -9,6 +10,7 @@
 #include "common/base/log.h"
 #include "common/base/testpoint.h"
 #include "common/config/config.h"
+#include "common/daemon/sandbox.h"
 #include "shmcache/cached/cached.h"
 #include "shmcache/cached/keeper.h"
 
@@ -75,11 +77,21 @@ static int prepare(struct cached *c)
 	return rc;
 }
 
+/* The disk cache's files are the fetchers'. */
+static int drop_rights(void)
+{
+	static const int caps[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH};
+	const struct obd_sandbox s = {.caps = caps, .ncaps = OBD_ARRAY_SIZE(caps)};
+	return obd_sandbox_enter(&s);
+}
+
 static int start(struct obd_daemon *d)
 {
 	struct cached *c = d->priv;
 	c->d = d;
 	int rc = prepare(c);
+	if (rc == 0)
+		rc = drop_rights();
 	if (rc)
 		return rc;
 	c->random = c->seg.geo.segment_id ^ obd_clock_ns();
