@@ -123,6 +123,7 @@ static int run(struct obd_supervisor *sv, const struct options *o)
 	if (rc < 0)
 		obd_warn("%s: cannot be opened for logging: %s", sv->config->log_path, strerror(-rc));
 	log_warnings(&sv->config->warnings);
+	obd_runtime_raise_limits();
 	obd_timeouts_check(sv->config, OBD_ISCSID_CONF, log_warning, NULL);
 	obd_cachedir_complain(sv);
 	obd_info("version " OBD_VERSION ", %s", sv->config_path);

@@ -6,12 +6,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/log.h"
 #include "common/base/util.h"
 #include "supervisor/supervisor.h"
 
+#define FILES_WANTED 4096 /* what 256 writable devices take, with room */
 #define INSTALLED_DIR "/opt/overlaybd/bin"
 
 static const enum obd_role child_roles[] = {OBD_ROLE_CACHED, OBD_ROLE_INDEXER, OBD_ROLE_FETCHER};
@@ -122,6 +125,22 @@ static void remove_file(const struct obd_supervisor *sv, const char *name)
 	char path[OBD_PATH_BYTES];
 	obd_runtime_path(sv, name, path);
 	unlink(path);
+}
+
+/* For ourselves and all that we start: descriptors of clients, layers, uppers and connections. */
+void obd_runtime_raise_limits(void)
+{
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	files.rlim_cur = files.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		obd_warn("the limit of open files cannot be raised: %s", strerror(errno));
+	if (files.rlim_max < FILES_WANTED)
+		obd_warn("only %llu files may be open (RLIMIT_NOFILE): with many devices opens fail for want of descriptors; "
+			 "raise the "
+			 "hard limit to %u (LimitNOFILE= of the unit, ulimit -Hn)",
+			 (unsigned long long)files.rlim_max, FILES_WANTED);
 }
 
 int obd_runtime_enter(struct obd_supervisor *sv, struct obd_err *err)

@@ -256,6 +256,9 @@ int obd_find_programs(struct obd_supervisor *sv, const char *dir, struct obd_err
 /* Can a group run here? Changes nothing on disk. 0 or a negative errno with a line. */
 int obd_runtime_check(const struct obd_supervisor *sv, struct obd_err *err);
 
+/* Raises the limit of open files as far as it may be, and warns when that is too low. */
+void obd_runtime_raise_limits(void);
+
 /* Makes runtimeDir, takes its lock, writes the pid file, removes what an earlier group left. */
 int obd_runtime_enter(struct obd_supervisor *sv, struct obd_err *err);
 

@@ -277,7 +277,11 @@ static int start_thread(struct obd_keeper *k)
 	sigset_t all, old;
 	sigfillset(&all);
 	pthread_mutex_init(&k->lock, NULL);
-	pthread_cond_init(&k->changed, NULL);
+	pthread_condattr_t monotonic; /* a clock that is set must not hold us up */
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&k->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the loop's */
 	int rc = pthread_create(&k->thread, NULL, work, k);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -287,7 +291,7 @@ static int start_thread(struct obd_keeper *k)
 static void wait_for_first_word(struct obd_keeper *k)
 {
 	struct timespec until;
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += (long)FIRST_WORD_NS;
 	until.tv_sec += until.tv_nsec / (long)OBD_SECOND_NS;
 	until.tv_nsec %= (long)OBD_SECOND_NS;

@@ -36,7 +36,7 @@ check "indexer keeps five" secured indexer 31
 check "fetchers keep two" secured fetcher 6
 open_regions() {
 	local fd
-	for fd in "/proc/$(role_pids cached)/fd"/*; do
+	for fd in "/proc/$SUPERVISOR/fd"/*; do
 		case $(readlink "$fd") in /memfd:*) stat -L -c %a "$fd" ;; esac
 	done | sort -u
 }
