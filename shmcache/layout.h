@@ -17,7 +17,7 @@
 #include "common/daemon/wire.h"
 
 #define OBD_SEG_MAGIC UINT64_C(0x3153444b434f4c42) /* "BLOCKDS1" */
-#define OBD_SEG_VERSION 11u
+#define OBD_SEG_VERSION 12u
 
 #define OBD_RING_ENTRIES 8192u	/* power of two; twice the request slots, so that a ring is never full of live requests */
 #define OBD_REQ_SLOTS 4096u	/* read requests under way per client */
