@@ -122,7 +122,7 @@ static bool adoption_failed(const struct obd_child *child)
 	return sv->adopted && !sv->was_ready && child->deaths >= (child->role == OBD_ROLE_CACHED ? 1 : OBD_ADOPT_DEATHS);
 }
 
-static void schedule_restart(struct obd_child *child, uint64_t now)
+static void schedule_restart(struct obd_child *child, uint64_t now, bool was_ready)
 {
 	struct obd_supervisor *sv = child->sv;
 	if (adoption_failed(child)) {
@@ -136,7 +136,7 @@ static void schedule_restart(struct obd_child *child, uint64_t now)
 		begin_stop(sv, 1);
 		return;
 	}
-	uint64_t wait_ns = obd_backoff_death(&child->backoff, now - child->started_ns);
+	uint64_t wait_ns = obd_backoff_death(&child->backoff, now - child->started_ns, was_ready);
 	child->state = OBD_CHILD_DEAD;
 	if (wait_ns) {
 		child->state = OBD_CHILD_BACKOFF;
@@ -200,6 +200,7 @@ static void on_death(struct obd_child *child, int wait_status)
 		child->last_exit);
 	obd_peer_close(&child->peer);
 	forget_pidfd(child);
+	bool was_ready = child->state == OBD_CHILD_RUNNING;
 	child->pid = 0;
 	child->state = OBD_CHILD_DEAD;
 	child->deaths++;
@@ -210,7 +211,7 @@ static void on_death(struct obd_child *child, int wait_status)
 	}
 	OBD_TEST_POINT(sv_reaped);
 	settle_death(child, incarnation);
-	schedule_restart(child, now);
+	schedule_restart(child, now, was_ready);
 }
 
 static void reap(struct obd_supervisor *sv)
@@ -378,7 +379,7 @@ static void start_child(struct obd_child *child)
 		if (pid < 0) {
 			child->deaths++;
 			snprintf(child->last_exit, sizeof child->last_exit, "%s", strerror(-rc));
-			schedule_restart(child, now);
+			schedule_restart(child, now, false);
 		}
 		return;
 	}

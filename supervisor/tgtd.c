@@ -424,9 +424,10 @@ bool obd_tgtd_reap(struct obd_supervisor *sv)
 	obd_tgtd_call_drop(&t->call);
 	obd_loop_timer_set(t->turn, 0);
 	t->pid = 0;
+	bool was_up = t->state == SERVING;
 	t->state = DOWN;
 	uint64_t now = obd_clock_ns();
-	uint64_t wait_ns = obd_backoff_death(&t->backoff, now - t->started_ns);
+	uint64_t wait_ns = obd_backoff_death(&t->backoff, now - t->started_ns, was_up);
 	if (!sv->stopping)
 		obd_loop_timer_set(t->restart, now + obd_max_u64(wait_ns, 1));
 	return true;

@@ -26,7 +26,7 @@ START_TEST(waits_double_up_to_a_second)
 	static const unsigned int want_ms[] = {0, 100, 200, 400, 800, 1000, 1000};
 	struct obd_backoff b = {0};
 	for (size_t i = 0; i < OBD_ARRAY_SIZE(want_ms); i++)
-		ck_assert_uint_eq(obd_backoff_death(&b, OBD_BACKOFF_FORGET_NS - 1), want_ms[i] * OBD_MS_NS);
+		ck_assert_uint_eq(obd_backoff_death(&b, OBD_BACKOFF_FORGET_NS - 1, false), want_ms[i] * OBD_MS_NS);
 }
 END_TEST
 
@@ -34,9 +34,9 @@ START_TEST(a_long_life_is_forgiven)
 {
 	struct obd_backoff b = {0};
 	for (int i = 0; i < 6; i++)
-		obd_backoff_death(&b, 0);
-	ck_assert_uint_eq(obd_backoff_death(&b, OBD_BACKOFF_FORGET_NS), 0);
-	ck_assert_uint_eq(obd_backoff_death(&b, OBD_BACKOFF_FORGET_NS - 1), OBD_BACKOFF_FIRST_NS);
+		obd_backoff_death(&b, 0, false);
+	ck_assert_uint_eq(obd_backoff_death(&b, OBD_BACKOFF_FORGET_NS, true), 0);
+	ck_assert_uint_eq(obd_backoff_death(&b, OBD_BACKOFF_FORGET_NS - 1, false), OBD_BACKOFF_FIRST_NS);
 }
 END_TEST
 
@@ -45,7 +45,18 @@ START_TEST(steady_kills_cost_no_wait)
 {
 	struct obd_backoff b = {0};
 	for (int i = 0; i < 300; i++)
-		ck_assert_uint_eq(obd_backoff_death(&b, 2 * OBD_SECOND_NS), 0);
+		ck_assert_uint_eq(obd_backoff_death(&b, 2 * OBD_SECOND_NS, true), 0);
+}
+END_TEST
+
+/* Killed whenever it serves: a tenth of a second, not a whole one, on top of its start. */
+START_TEST(one_that_serves_waits_little)
+{
+	struct obd_backoff b = {0};
+	ck_assert_uint_eq(obd_backoff_death(&b, 0, true), 0);
+	for (int i = 0; i < 20; i++)
+		ck_assert_uint_eq(obd_backoff_death(&b, 50 * OBD_MS_NS, true), OBD_BACKOFF_FIRST_NS);
+	ck_assert_uint_eq(obd_backoff_death(&b, 50 * OBD_MS_NS, false), OBD_BACKOFF_MAX_NS);
 }
 END_TEST
 
@@ -401,6 +412,7 @@ int main(void)
 	tcase_add_test(pure, waits_double_up_to_a_second);
 	tcase_add_test(pure, a_long_life_is_forgiven);
 	tcase_add_test(pure, steady_kills_cost_no_wait);
+	tcase_add_test(pure, one_that_serves_waits_little);
 	tcase_add_test(pure, each_region_has_one_writing_role);
 	tcase_add_test(pure, areas_are_written_by_their_owner_only);
 	tcase_add_test(pure, stat_and_supervisor_write_nothing);
