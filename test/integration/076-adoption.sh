@@ -14,6 +14,7 @@ CONF[fetchers]=2
 
 TAKEN="the cache of the group before is taken over"
 forget_requests() { : >"$BLOB_LOG"; }
+logged() { grep -q -- "$1" "$WORK/group.log"; }
 # All but nothing was fetched: a byte to see whether a layer is still there, and blocks of which only a part was in the cache.
 hardly_asked() {
 	python3 -c 'import json, sys; print(sum(json.loads(line)["sent"] for line in sys.stdin))' <"$BLOB_LOG" >"$WORK/sent"
