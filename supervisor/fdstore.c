@@ -258,7 +258,7 @@ static int start_holder(struct obd_supervisor *sv, int listen_fd)
 {
 	int pair[2];
 	sv->fdstore.state = memfd_create("overlaybd-supervisor", MFD_CLOEXEC);
-	if (sv->fdstore.state < 0)
+	if (sv->fdstore.state < 0 || fchmod(sv->fdstore.state, 0600) < 0) /* a new memfd is everybody's */
 		return -errno;
 	int rc = write_state(sv, sv->fdstore.state);
 	if (rc < 0)
