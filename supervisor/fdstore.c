@@ -25,7 +25,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,10 +32,11 @@
 #include "common/base/crc32c.h"
 #include "common/base/log.h"
 #include "common/base/util.h"
+#include "supervisor/socket.h"
 #include "supervisor/supervisor.h"
 
 #define SOCKET_NAME "fdstore.sock"
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 #define CONFIG_BYTES_MAX (64u << 10)
 #define TAKE_NS (2 * OBD_SECOND_NS) /* for the holder to give everything */
 #define DEATH_NS OBD_SECOND_NS	    /* for old processes to be dead after SIGKILL */
@@ -44,13 +44,13 @@
 
 _Static_assert(OBD_MAX_FETCHERS + 2 <= NUMBERS_MAX, "an item's index fits");
 
-/* What the supervisor knows and the descriptors do not say. */
+/* What the supervisor knows and the descriptors do not say. Behind it, to the end: identity(). */
 struct state {
 	char magic[8];
 	uint32_t version;
-	uint32_t crc; /* of all of it, this field 0, and of the text behind it */
+	uint32_t crc; /* of all of it, this field 0 */
 	uint32_t nchildren;
-	uint32_t config_bytes; /* the text behind this: the program's version and the whole configuration */
+	uint32_t reserved;
 	uint64_t client_area_bytes;
 	uint32_t child_incarnation[OBD_MAX_FETCHERS + 2];
 	struct {
@@ -64,7 +64,7 @@ static const char magic[8] = "OBDSTATE";
 
 /* ---- STATE --------------------------------------------------------------------------------------------------------------- */
 
-/* The text that two groups must have in common. The caller frees it. */
+/* The text that two groups must have in common: the program's version and the whole configuration. The caller frees it. */
 static char *identity(const struct obd_supervisor *sv, size_t *size)
 {
 	char *text = NULL;
@@ -80,13 +80,11 @@ static char *identity(const struct obd_supervisor *sv, size_t *size)
 	return text;
 }
 
-static uint32_t checksum(struct state *st, const char *text)
+static uint32_t checksum(const struct state *st)
 {
-	uint32_t kept = st->crc;
-	st->crc = 0;
-	uint32_t crc = obd_crc32c_raw(obd_crc32c_raw(~0u, st, sizeof *st), text, st->config_bytes);
-	st->crc = kept;
-	return crc;
+	struct state copy = *st;
+	copy.crc = 0;
+	return ~obd_crc32c_raw(~0u, &copy, sizeof copy);
 }
 
 static void describe(const struct obd_supervisor *sv, struct state *st)
@@ -106,29 +104,33 @@ static void describe(const struct obd_supervisor *sv, struct state *st)
 	}
 }
 
-static int write_state(const struct obd_supervisor *sv, int fd)
+/* A changed memory; the text behind it never changes. */
+static int write_state(const struct obd_supervisor *sv)
 {
 	struct state st;
+	describe(sv, &st);
+	st.crc = checksum(&st);
+	return pwrite(sv->fdstore.state, &st, sizeof st, 0) == (ssize_t)sizeof st ? 0 : -EIO;
+}
+
+static int write_identity(struct obd_supervisor *sv)
+{
 	size_t size = 0;
 	char *text = identity(sv, &size);
 	if (!text)
 		return -ENOMEM;
-	describe(sv, &st);
-	st.config_bytes = (uint32_t)size;
-	st.crc = checksum(&st, text);
-	bool done = pwrite(fd, &st, sizeof st, 0) == (ssize_t)sizeof st && pwrite(fd, text, size, sizeof st) == (ssize_t)size;
+	bool done = pwrite(sv->fdstore.state, text, size, sizeof(struct state)) == (ssize_t)size;
 	free(text);
 	return done ? 0 : -EIO;
 }
 
-/* Does the text behind the struct say what we would say? */
-static bool is_ours(const struct obd_supervisor *sv, const struct state *st, int fd)
+/* Does the text behind the struct, to the end, say what we would say? */
+static bool is_ours(const struct obd_supervisor *sv, int fd)
 {
 	size_t size = 0;
-	char *text = identity(sv, &size), *theirs = malloc(st->config_bytes);
-	bool same = text && theirs && pread(fd, theirs, st->config_bytes, sizeof *st) == (ssize_t)st->config_bytes;
-	struct state copy = *st;
-	same = same && checksum(&copy, theirs) == st->crc && size == st->config_bytes && memcmp(text, theirs, size) == 0;
+	char *text = identity(sv, &size), *theirs = malloc(CONFIG_BYTES_MAX + 1);
+	bool same = text && theirs && pread(fd, theirs, CONFIG_BYTES_MAX + 1, sizeof(struct state)) == (ssize_t)size &&
+		    memcmp(text, theirs, size) == 0;
 	free(theirs);
 	free(text);
 	return same;
@@ -137,7 +139,7 @@ static bool is_ours(const struct obd_supervisor *sv, const struct state *st, int
 static bool read_state(const struct obd_supervisor *sv, int fd, struct state *st)
 {
 	return pread(fd, st, sizeof *st, 0) == (ssize_t)sizeof *st && memcmp(st->magic, magic, sizeof magic) == 0 &&
-	       st->version == STATE_VERSION && st->config_bytes <= CONFIG_BYTES_MAX && is_ours(sv, st, fd) &&
+	       st->version == STATE_VERSION && st->crc == checksum(st) && is_ours(sv, fd) &&
 	       st->nchildren == 2 + obd_config_fetchers(sv->config);
 }
 
@@ -230,28 +232,8 @@ void obd_fdstore_put(struct obd_supervisor *sv, uint32_t kind, uint32_t index, i
 
 void obd_fdstore_note(struct obd_supervisor *sv)
 {
-	if (sv->fdstore.state >= 0 && write_state(sv, sv->fdstore.state) < 0)
+	if (sv->fdstore.state >= 0 && write_state(sv) < 0)
 		end_holder(sv);
-}
-
-static int listen_at(const struct obd_supervisor *sv)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	char path[OBD_PATH_BYTES];
-	obd_runtime_path(sv, SOCKET_NAME, path);
-	if (strlen(path) >= sizeof addr.sun_path)
-		return -ENAMETOOLONG;
-	strcpy(addr.sun_path, path);
-	unlink(path);
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	if (bind(fd, (const struct sockaddr *)&addr, sizeof addr) < 0 || chmod(path, 0600) < 0 || listen(fd, 4) < 0) {
-		int rc = -errno;
-		close(fd);
-		return rc;
-	}
-	return fd;
 }
 
 static int start_holder(struct obd_supervisor *sv, int listen_fd)
@@ -260,7 +242,9 @@ static int start_holder(struct obd_supervisor *sv, int listen_fd)
 	sv->fdstore.state = memfd_create("overlaybd-supervisor", MFD_CLOEXEC);
 	if (sv->fdstore.state < 0 || fchmod(sv->fdstore.state, 0600) < 0) /* a new memfd is everybody's */
 		return -errno;
-	int rc = write_state(sv, sv->fdstore.state);
+	int rc = write_identity(sv);
+	if (rc == 0)
+		rc = write_state(sv);
 	if (rc < 0)
 		return rc;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
@@ -277,7 +261,9 @@ static int start_holder(struct obd_supervisor *sv, int listen_fd)
 
 void obd_fdstore_start(struct obd_supervisor *sv)
 {
-	int listen_fd = listen_at(sv);
+	char path[OBD_PATH_BYTES];
+	obd_runtime_path(sv, SOCKET_NAME, path);
+	int listen_fd = obd_socket_listen(path, SOCK_SEQPACKET, 0600, 4);
 	int rc = listen_fd < 0 ? listen_fd : start_holder(sv, listen_fd);
 	if (listen_fd >= 0)
 		close(listen_fd);
@@ -309,27 +295,15 @@ void obd_fdstore_stop(struct obd_supervisor *sv)
 
 /* ---- the next supervisor takes over -------------------------------------------------------------------------------------- */
 
-static int connect_to_holder(const struct obd_supervisor *sv)
+static int connect_to_holder(const char *path)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	struct timeval limit = {.tv_sec = TAKE_NS / OBD_SECOND_NS};
+	static const struct timeval limit = {.tv_sec = TAKE_NS / OBD_SECOND_NS};
 	struct ucred cred;
-	socklen_t len = sizeof cred;
-	char path[OBD_PATH_BYTES];
-	obd_runtime_path(sv, SOCKET_NAME, path);
-	if (strlen(path) >= sizeof addr.sun_path)
-		return -1;
-	strcpy(addr.sun_path, path);
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -1;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* connect waits for room in the queue */
-	if (connect(fd, (struct sockaddr *)&addr, sizeof addr) == 0 &&
-	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && (cred.uid == 0 || cred.uid == geteuid()))
+	int fd = obd_socket_connect(path, SOCK_SEQPACKET, &limit);
+	if (fd < 0 || obd_socket_is_trusted(fd, &cred))
 		return fd;
 	close(fd);
-	return -1;
+	return -EPERM;
 }
 
 /* All of it, or false. */
@@ -425,7 +399,8 @@ bool obd_fdstore_take(struct obd_supervisor *sv)
 {
 	char path[OBD_PATH_BYTES];
 	struct items items;
-	int sock = connect_to_holder(sv);
+	obd_runtime_path(sv, SOCKET_NAME, path);
+	int sock = connect_to_holder(path);
 	if (sock < 0)
 		return false;
 	items_init(&items);
@@ -445,7 +420,6 @@ bool obd_fdstore_take(struct obd_supervisor *sv)
 	}
 	items_free(&items);
 	close(sock);
-	obd_runtime_path(sv, SOCKET_NAME, path);
 	unlink(path);
 	return !why;
 }
@@ -502,12 +476,11 @@ static bool give(const struct items *items, int listen_fd)
 {
 	struct timeval limit = {.tv_sec = TAKE_NS / OBD_SECOND_NS};
 	struct ucred cred;
-	socklen_t len = sizeof cred;
 	struct obd_msg done;
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0)
 		return false;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || (cred.uid != 0 && cred.uid != geteuid())) {
+	if (!obd_socket_is_trusted(fd, &cred)) {
 		close(fd);
 		return false;
 	}

@@ -10,13 +10,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/testpoint.h"
+#include "supervisor/socket.h"
 #include "supervisor/supervisor.h"
 
 #define CONNS_MAX 256
@@ -129,15 +128,12 @@ static const struct obd_peer_ops conn_ops = {.message = on_message, .closed = on
 static bool is_allowed(int fd, pid_t *pid)
 {
 	struct ucred cred;
-	socklen_t len = sizeof cred;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
-		return false;
+	bool allowed = obd_socket_is_trusted(fd, &cred);
 	*pid = cred.pid;
-	if (cred.uid == 0 || cred.uid == geteuid())
-		return true;
-	obd_warn("connection of user %u (pid %d) refused: neither root nor our own user", (unsigned int)cred.uid,
-		 (int)cred.pid);
-	return false;
+	if (!allowed && cred.pid)
+		obd_warn("connection of user %u (pid %d) refused: neither root nor our own user", (unsigned int)cred.uid,
+			 (int)cred.pid);
+	return allowed;
 }
 
 static void take_connection(struct obd_supervisor *sv, int fd)
@@ -182,29 +178,17 @@ static void on_listen(int listen_fd, uint32_t events, void *arg)
 
 /* ---- the socket ---- */
 
-static int bind_hidden(int fd, const char *path)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	if (strlen(path) >= sizeof addr.sun_path)
-		return -ENAMETOOLONG;
-	strcpy(addr.sun_path, path);
-	unlink(path);
-	if (bind(fd, (const struct sockaddr *)&addr, sizeof addr) < 0 || chmod(path, 0660) < 0 || listen(fd, 64) < 0)
-		return -errno;
-	return 0;
-}
-
 int obd_listen_open(struct obd_supervisor *sv)
 {
 	char hidden[OBD_PATH_BYTES], path[OBD_PATH_BYTES];
 	obd_runtime_path(sv, ".supervisor.sock", hidden);
 	obd_runtime_path(sv, "supervisor.sock", path);
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	int rc = bind_hidden(fd, hidden);
-	if (rc == 0)
-		rc = obd_loop_watch(sv->loop, fd, EPOLLIN, on_listen, sv);
+	int fd = obd_socket_listen(hidden, SOCK_SEQPACKET | SOCK_NONBLOCK, 0660, 64);
+	if (fd < 0) {
+		unlink(hidden);
+		return fd;
+	}
+	int rc = obd_loop_watch(sv->loop, fd, EPOLLIN, on_listen, sv);
 	if (rc == 0 && rename(hidden, path) < 0)
 		rc = -errno;
 	if (rc < 0) {

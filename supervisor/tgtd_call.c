@@ -4,10 +4,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "supervisor/socket.h"
 #include "supervisor/tgtd.h"
 
 bool obd_tgtd_call_is_busy(const struct obd_tgtd_call *c)
@@ -103,27 +103,11 @@ static void on_event(int fd, uint32_t events, void *arg)
 		finish(c, rc < 0 ? rc : 0);
 }
 
-static int connect_to(const char *path)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	if (strlen(path) >= sizeof addr.sun_path)
-		return -ENAMETOOLONG;
-	strcpy(addr.sun_path, path);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (const struct sockaddr *)&addr, sizeof addr) == 0)
-		return fd;
-	int rc = -errno;
-	close(fd);
-	return rc;
-}
-
 int obd_tgtd_call(struct obd_tgtd_call *c, struct obd_loop *loop, const char *path, const struct obd_tgtadm_head *head,
 		  const char *text, obd_tgtd_answer_fn *fn, void *arg)
 {
 	char *out = malloc(head->bytes);
-	int fd = out ? connect_to(path) : -ENOMEM;
+	int fd = out ? obd_socket_connect(path, SOCK_STREAM | SOCK_NONBLOCK, NULL) : -ENOMEM;
 	if (fd < 0) {
 		free(out);
 		return fd;

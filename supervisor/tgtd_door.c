@@ -19,6 +19,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "supervisor/socket.h"
 #include "supervisor/tgtd.h"
 
 #define USUAL_SOCKET "/var/run/tgtd/socket"
@@ -198,13 +199,6 @@ void obd_tgtd_door_tick(struct obd_tgtd_door *door, uint64_t now_ns)
 
 /* ---- the socket ---- */
 
-static bool is_allowed(int fd)
-{
-	struct ucred cred;
-	socklen_t len = sizeof cred;
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && (cred.uid == 0 || cred.uid == geteuid());
-}
-
 static void on_accept(int listen_fd, uint32_t events, void *arg)
 {
 	struct obd_tgtd_door *door = arg;
@@ -212,7 +206,8 @@ static void on_accept(int listen_fd, uint32_t events, void *arg)
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
 		return;
-	struct guest *g = is_allowed(fd) && door->count < GUESTS_MAX ? calloc(1, sizeof *g) : NULL;
+	struct ucred cred;
+	struct guest *g = obd_socket_is_trusted(fd, &cred) && door->count < GUESTS_MAX ? calloc(1, sizeof *g) : NULL;
 	if (g) {
 		g->door = door;
 		g->fd = fd;
@@ -256,15 +251,12 @@ static int is_taken(const char *path, struct obd_err *err)
 
 static int bind_door(struct obd_tgtd_door *door)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	if (strcmp(door->path, USUAL_SOCKET) > 0 && strncmp(door->path, USUAL_SOCKET, strlen(USUAL_SOCKET)) == 0)
 		mkdir("/var/run/tgtd", 0755);
-	strcpy(addr.sun_path, door->path);
-	unlink(door->path);
-	door->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (door->fd < 0 || bind(door->fd, (const struct sockaddr *)&addr, sizeof addr) < 0 || chmod(door->path, 0600) < 0 ||
-	    listen(door->fd, 64) < 0)
-		return -errno;
+	int fd = obd_socket_listen(door->path, SOCK_STREAM | SOCK_NONBLOCK, 0600, 64);
+	if (fd < 0)
+		return fd;
+	door->fd = fd;
 	return obd_loop_watch(door->loop, door->fd, EPOLLIN, on_accept, door);
 }
 
