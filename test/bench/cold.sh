@@ -58,19 +58,6 @@ make_images() {
 	touch "$DIR/done"
 }
 
-start_server() {
-	mkdir -p "$BLOB_ROOT"
-	"$B/test/obd-blobserve" -p "$WORK/blobs.port" "$BLOB_ROOT" >>"$WORK/blobserver.log" 2>&1 </dev/null &
-	OWN_PIDS+=($!)
-	wait_for 10 test -s "$WORK/blobs.port" || die "obd-blobserve does not start"
-	BLOBS=http://127.0.0.1:$(cat "$WORK/blobs.port")
-}
-
-link() { curl -sS --fail -o /dev/null "$BLOBS/link?latency_ms=$1&rate=$2" || die "the server does not answer"; }
-
-# server FIELD: requests or bytes so far
-server() { curl -sS --fail "$BLOBS/stats" | python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
-
 # counter ROLE NAME: of obd-stat
 counter() {
 	"$B/bin/obd-stat" -r "$RUN" --json |
@@ -168,7 +155,7 @@ bytes_round() {
 
 set_hugepages 256 || echo "no huge pages: frames cost page faults when they are used first"
 make_images || die "images cannot be made"
-start_server
+start_blobserve
 for image in a b; do
 	python3 "$TOOLS/ocipush.py" store "$BLOB_ROOT" "$DIR/$image"?.tar |
 		python3 "$TOOLS/ocipush.py" write-config "$WORK/$image.json" --from - --repo-blob-url "$BLOBS/v2/bench/blobs" \

@@ -5,19 +5,8 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/disk.sh"
 
-case $B in *san-*) skip_all "another library in LD_PRELOAD does not go with sanitizers" ;; esac
 CONF[sharedCache]="{sizeMB: 16, hugepages: off}" # most reads are misses
-MODE=$WORK/mode
-mode() { echo "$1" >"$MODE.new" && mv "$MODE.new" "$MODE"; }
-mode well
-export OBD_BADDISK_PREFIX=$CACHE OBD_BADDISK_MODE=$MODE
-bad_group() {
-	export LD_PRELOAD=$B/test/baddisk.so
-	start_group
-	local rc=$?
-	unset LD_PRELOAD
-	return $rc
-}
+bad_disk "$CACHE"
 tier_works() {
 	local before
 	before=$(counter bytes_disk)

@@ -5,23 +5,12 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/faults.sh"
 
-case $B in *san-*) skip_all "another library in LD_PRELOAD does not go with sanitizers" ;; esac
 need_big_image 24
 LOCAL=$WORK/disk
 mkdir "$LOCAL"
 cp "$WORK/big.tar" "$LOCAL/"
 local_config "$WORK/local.json" "$LOCAL/big.tar"
-MODE=$WORK/mode
-mode() { echo "$1" >"$MODE.new" && mv "$MODE.new" "$MODE"; }
-mode well
-export OBD_BADDISK_PREFIX=$LOCAL OBD_BADDISK_MODE=$MODE
-bad_group() {
-	export LD_PRELOAD=$B/test/baddisk.so
-	start_group
-	local rc=$?
-	unset LD_PRELOAD
-	return $rc
-}
+bad_disk "$LOCAL"
 
 check "the group starts" bad_group || exit
 start_tgtd

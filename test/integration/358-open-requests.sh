@@ -6,17 +6,7 @@
 
 export OBD_METADATA_FIRST=0 # what is fetched ahead is no part of an open
 
-start_server() {
-	mkdir -p "$BLOB_ROOT"
-	"$B/test/obd-blobserve" -p "$WORK/blobs.port" "$BLOB_ROOT" >>"$WORK/blobserver.log" 2>&1 </dev/null &
-	OWN_PIDS+=($!)
-	wait_for 10 test -s "$WORK/blobs.port" || bail "obd-blobserve does not start"
-	BLOBS=http://127.0.0.1:$(cat "$WORK/blobs.port")
-}
-
-link() { curl -sS --fail -o /dev/null "$BLOBS/link?latency_ms=$1&rate=$2" || bail "the server does not answer"; }
-
-requests() { curl -sS --fail "$BLOBS/stats" | python3 -c 'import json, sys; print(json.load(sys.stdin)["requests"])'; }
+requests() { server requests; }
 
 # opened LUN CONFIG: until the open's result is there
 opened() {
@@ -35,7 +25,7 @@ costs() {
 }
 
 need_image
-start_server
+start_blobserve
 n=${#LAYERS[@]}
 remote_config "$WORK/all.json" all -- "${LAYERS[@]}"
 remote_config "$WORK/lowest.json" lowest -- "${LAYERS[0]}"

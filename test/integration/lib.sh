@@ -320,6 +320,21 @@ start_blobserver() {
 # faults JSON: replaces the blob server's faults ([] for none).
 faults() { curl -sS --fail -X PUT -d "$1" "$BLOBS/faults"; }
 
+# The one whose link can be made slow and narrow (obd-blobserve): sets BLOBS.
+start_blobserve() {
+	mkdir -p "$BLOB_ROOT"
+	"$B/test/obd-blobserve" -p "$WORK/blobs.port" "$BLOB_ROOT" >>"$WORK/blobserver.log" 2>&1 </dev/null &
+	OWN_PIDS+=($!)
+	wait_for 10 test -s "$WORK/blobs.port" || bail "obd-blobserve does not start"
+	BLOBS=http://127.0.0.1:$(cat "$WORK/blobs.port")
+}
+
+# link MS BYTES_PER_S: its latency per answer, and its rate (0: none)
+link() { curl -sS --fail -o /dev/null "$BLOBS/link?latency_ms=$1&rate=$2" || bail "the server does not answer"; }
+
+# server FIELD: requests or bytes so far
+server() { curl -sS --fail "$BLOBS/stats" | python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+
 # remote_config OUT REPO [write-config's options] -- LAYER...: a config whose layers come from the blob server.
 remote_config() {
 	local out=$1 repo=$2 options=()
@@ -370,6 +385,26 @@ need_golden() {
 	GOLDEN=$WORK/golden
 	mkdir -p "$GOLDEN"
 	zstd -dcq "$TOP/test/data/golden-images.tar.zst" | tar -xf - -C "$GOLDEN" || bail "cannot unpack golden-images.tar.zst"
+}
+
+# ---- disks that misbehave ---------------------------------------------------------------------------------------------
+
+# bad_disk DIR: bad_group will start a group for which that directory is on a disk that does as `mode` says (baddisk.c).
+bad_disk() {
+	case $B in *san-*) skip_all "another library in LD_PRELOAD does not go with sanitizers" ;; esac
+	MODE=$WORK/mode
+	mode well
+	export OBD_BADDISK_PREFIX=$1 OBD_BADDISK_MODE=$MODE
+}
+
+mode() { echo "$1" >"$MODE.new" && mv "$MODE.new" "$MODE"; }
+
+bad_group() {
+	export LD_PRELOAD=$B/test/baddisk.so
+	start_group
+	local rc=$?
+	unset LD_PRELOAD
+	return $rc
 }
 
 # ---- machine ----------------------------------------------------------------------------------------------------------
